@@ -1,0 +1,1 @@
+export { CjmError } from "./errors/index.ts";

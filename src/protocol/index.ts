@@ -1,0 +1,3 @@
+export * from "./frames.ts";
+export * from "./manifest.ts";
+export * from "./wire.ts";
