@@ -1,3 +1,4 @@
+export * from "./body-scanner.ts";
 export * from "./frames.ts";
 export * from "./manifest.ts";
 export * from "./wire.ts";
