@@ -25,7 +25,7 @@ import { adoptOutputs } from "./output-files.ts";
 /** Measures what a job's worker really used; `host.ts` connects it to the telemetry. */
 export interface JobMeter {
   begin(jobId: string, instanceId: string, pid: number): void;
-  end(jobId: string): ExecutionOutcome["peaks"];
+  end(jobId: string): Promise<ExecutionOutcome["peaks"]>;
 }
 
 export interface ExecutorFolders {
@@ -92,10 +92,10 @@ export class CapabilityExecutor implements Executor {
       });
       const answer = await this.#send({ call, instance, worker, attempt, events, signal });
       const result = await adoptOutputs(answer, { attempt, files: this.#folders.files });
-      peaks = withReported(this.#meter.end(call.jobId), active);
+      peaks = withReported(await this.#meter.end(call.jobId), active);
       return { result, usage: active.usage, workerSessionId: worker.sessionId, peaks };
     } finally {
-      if (peaks === undefined) this.#meter.end(call.jobId);
+      if (peaks === undefined) await this.#meter.end(call.jobId);
       instance.calls.end(call.jobId);
       await rm(join(this.#folders.work, call.jobId), { recursive: true, force: true });
     }

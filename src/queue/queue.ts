@@ -1,8 +1,18 @@
+import {
+  bindInputs,
+  type Composition,
+  type CompositionLookup,
+  invalidComposition,
+  validateComposition,
+} from "../composition/index.ts";
 import { CjmError, fromJobError } from "../errors/index.ts";
 import type { SchedulerState } from "../scheduler/index.ts";
 import type { JournalEvent, ResultFiles, StorePort } from "../store/index.ts";
+import { compact } from "../util/compact.ts";
 import { newId } from "../util/ids.ts";
 import { stopAttempt } from "./attempt.ts";
+import { CompositionHandle, type CompositionView, viewOfRun } from "./composition-handle.ts";
+import { CompositionRunner } from "./composition-runner.ts";
 import { ChunkChannel } from "./chunk-channel.ts";
 import { followEvents } from "./follow.ts";
 import { ALL_TOPIC, compositionTopic, jobTopic, type QueueEvent } from "./events.ts";
@@ -62,6 +72,7 @@ export interface MemberOptions {
  */
 export class JobQueue {
   readonly #loop: RunLoop;
+  readonly #compositions: CompositionRunner;
   readonly #store: StorePort;
   readonly #results: ResultFiles;
   readonly #executor: Executor;
@@ -75,6 +86,7 @@ export class JobQueue {
     this.#results = options.results;
     this.#executor = options.executor;
     this.#loop = new RunLoop(options);
+    this.#compositions = new CompositionRunner(this);
   }
 
   /** The single writer behind this queue; for the parts of the queue only. @internal */
@@ -195,6 +207,59 @@ export class JobQueue {
       : fromJobError(view.error);
   }
 
+  /**
+   * Submits a DAG of calls. Resolves when it is durable.
+   *
+   * @param inputs values of the inputs that the composition declares.
+   * @throws {CjmError} `COMPOSITION_INVALID` naming everything that is wrong with it, and what
+   *   {@link submit} throws for the host's own state. Nothing is stored then.
+   */
+  async submitComposition(
+    composition: Composition,
+    inputs: Readonly<Record<string, unknown>> = {},
+  ): Promise<CompositionHandle> {
+    this.requireOpen();
+    const bound = bindInputs({ ...this.#context, ...compact(composition) }, inputs);
+    const issues = validateComposition(bound, this.#lookup());
+    if (issues.length > 0) throw invalidComposition(issues);
+    for (const [id, declaration] of Object.entries(bound.instances)) {
+      this.#executor.declare(id, declaration);
+    }
+    const { run } = await this.#compositions.submit(bound);
+    return new CompositionHandle(this, run.id);
+  }
+
+  /** Cancels a composition and what it runs. False if it is unknown or over. */
+  async cancelComposition(compositionId: string): Promise<boolean> {
+    const active = this.#compositions.active.get(compositionId);
+    if (active?.run.status !== "running" || active.run.cancelRequested) return false;
+    await this.#loop.transact((unit) => {
+      this.#compositions.cancel(active, unit);
+    });
+    return true;
+  }
+
+  /** The composition as it is now; undefined if this host does not run it. */
+  getComposition(compositionId: string): CompositionView | undefined {
+    const active = this.#compositions.active.get(compositionId);
+    return active === undefined ? undefined : viewOfRun(active);
+  }
+
+  /** Compositions of this host, the newest last. */
+  getCompositions(): CompositionView[] {
+    return [...this.#compositions.active.values()].map(viewOfRun);
+  }
+
+  /** Resolves with the composition when it is over. */
+  async waitForComposition(compositionId: string): Promise<CompositionView> {
+    const active = this.#compositions.active.get(compositionId);
+    if (active === undefined) {
+      throw new CjmError("JOB_UNKNOWN", `This host runs no composition ${compositionId}`);
+    }
+    await active.done.promise;
+    return viewOfRun(active);
+  }
+
   /** Pending jobs, the most urgent first. */
   getPending(): JobView[] {
     return this.#views("pending").sort((a, b) => b.priority - a.priority);
@@ -288,6 +353,7 @@ export class JobQueue {
         runId: options.runId ?? this.#context.runId ?? null,
         actor: options.actor ?? this.#context.actor ?? null,
         configHash: facts.configHash,
+        codeHash: facts.codeHash,
         profileKey: this.#options.profiles.keyOf(facts, inputSize, gpuModel),
         inputBucket: inputSize,
         vramLimitMb: options.vramLimitMb ?? null,
@@ -320,6 +386,14 @@ export class JobQueue {
       this.#loop.add(entry, unit);
     });
     return new JobHandle(this, entry.spec.id, entry.chunks);
+  }
+
+  #lookup(): CompositionLookup {
+    return {
+      instance: (id, declaration) => this.#executor.surface(id, declaration),
+      checkKwargs: ({ instance, ...target }, kwargs, declaration) =>
+        this.#executor.kwargIssues(declaration?.capability ?? instance, target, kwargs),
+    };
   }
 
   #views(status: JobView["status"]): JobView[] {

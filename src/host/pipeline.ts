@@ -1,30 +1,17 @@
-import { statfsSync } from "node:fs";
-import { freemem } from "node:os";
 import { join } from "node:path";
-import {
-  CapabilityExecutor,
-  CapabilityManager,
-  type InstanceServices,
-  type LoadRequest,
-  resolveWorkerEnv,
-} from "./capability/index.ts";
+import { CapabilityExecutor, CapabilityManager, type LoadRequest } from "../capability/index.ts";
 import { type Bindings, createBindings } from "./bindings.ts";
-import {
-  type DiscoveredManifest,
-  hostPackage,
-  loadConfig,
-  manifestSearchPaths,
-  type ResolvedConfig,
-} from "./config/index.ts";
-import { openDoor } from "./door/server.ts";
+import { loadConfig, manifestSearchPaths, type ResolvedConfig } from "../config/index.ts";
+import { openDoor } from "../door/server.ts";
 import {
   endSessionProcesses,
   prepareRunFolder,
   probeCage,
   runFolderPath,
   SessionNames,
-} from "./process/index.ts";
-import { JobQueue, ProfileBook, type ResourceProbe } from "./queue/index.ts";
+} from "../process/index.ts";
+import { JobQueue, ProfileBook } from "../queue/index.ts";
+import type { SchedulerConfig } from "../scheduler/index.ts";
 import {
   acquireHostLock,
   createRedactor,
@@ -34,7 +21,10 @@ import {
   ResultFiles,
   SecretStore,
   type StorePort,
-} from "./store/index.ts";
+} from "../store/index.ts";
+import { compact } from "../util/compact.ts";
+import { instanceServices } from "./instance-services.ts";
+import { MeasuredResources } from "./measured-resources.ts";
 
 /** A capability to load: its name, name and config, or everything about the instance. */
 export type CapabilityRequest =
@@ -82,7 +72,6 @@ export interface Pipeline extends AsyncDisposable {
 }
 
 const STOP_DRAIN_MS = 5_000;
-const CLEANUP_TIMEOUT_MS = 2_000;
 
 /**
  * The composition root: builds everything, starts the queue, loads the capabilities.
@@ -122,8 +111,10 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
       store,
     }),
   );
-  const telemetry = stack.use(openTelemetry(manager, config));
-  const executor = new CapabilityExecutor(manager, telemetry.meter, {
+  const resources = stack.use(
+    new MeasuredResources(manager, { dataDir, monitor: options.systemMonitor }),
+  );
+  const executor = new CapabilityExecutor(manager, resources, {
     work: join(dataDir, "work"),
     files: join(dataDir, "files"),
   });
@@ -131,7 +122,7 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
     store,
     results: new ResultFiles(dataDir),
     executor,
-    probe: telemetry.probe,
+    probe: resources,
     profiles: new ProfileBook(await store.listProfiles()),
     scheduler: schedulerConfig(config),
     cancelTimeoutMs: config.queue.cancelTimeoutSeconds * 1_000,
@@ -139,13 +130,14 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
     maxRetries: config.queue.maxRetries,
   });
   queue.start();
+  // Before the workers end: what still runs gets its time.
   stack.defer(async () => {
     await queue.stop(STOP_DRAIN_MS);
   });
   const door = stack.use(await openDoor(join(runFolder, "host.sock"), { queue, manager, store }));
   await lock.announce({ pid: process.pid, door: door.path });
   await loadAll(manager, options);
-  if (options.systemMonitor !== undefined) await telemetry.follow(options.systemMonitor);
+  resources.start();
 
   const owned = stack.move();
   return {
@@ -165,4 +157,61 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+async function resolveConfig(options: PipelineOptions): Promise<ResolvedConfig> {
+  const cwd = options.cwd ?? process.cwd();
+  const loaded =
+    options.config ??
+    (await loadConfig({
+      cwd,
+      env: process.env,
+      flags: compact({ data_dir: options.dataDir }),
+    }));
+  return { ...loaded, queue: { ...loaded.queue, ...options.queue } };
+}
+
+function schedulerConfig({ queue, substrate }: ResolvedConfig): SchedulerConfig {
+  return compact({
+    maxLanes: queue.maxConcurrentLanes,
+    vramMarginMb: queue.vramMarginMb,
+    admission: queue.admission,
+    minFreeDiskMb: queue.minFreeDiskMb,
+    empiricalTracking: substrate.empiricalTracking,
+  });
+}
+
+async function journalAll(store: StorePort, entries: readonly JournalEntry[]): Promise<void> {
+  if (entries.length === 0) return;
+  await store.stage(entries.map((event) => ({ op: "journal.append", event })));
+}
+
+async function loadAll(
+  manager: CapabilityManager,
+  { capabilities = [], systemMonitor, strict }: PipelineOptions,
+): Promise<void> {
+  const requests = capabilities.map((request) => ({ strict, ...toLoadRequest(request) }));
+  if (systemMonitor !== undefined && !requests.some((one) => one.capability === systemMonitor)) {
+    requests.push({ strict, capability: systemMonitor });
+  }
+  const loads = await Promise.allSettled(requests.map((request) => manager.load(request)));
+  const causes = loads.flatMap((load): unknown[] =>
+    load.status === "rejected" ? [load.reason] : [],
+  );
+  if (causes.length === 0) return;
+  const list = causes.map((cause) => (cause instanceof Error ? cause.message : String(cause)));
+  throw new AggregateError(causes, `Capabilities could not be loaded: ${list.join("; ")}`);
+}
+
+function toLoadRequest(request: CapabilityRequest): LoadRequest {
+  if (typeof request === "string") return { capability: request };
+  if (isPair(request)) return { capability: request[0], config: request[1] };
+  const { name, ...rest } = request;
+  return { capability: name, ...rest };
+}
+
+function isPair(
+  request: Exclude<CapabilityRequest, string>,
+): request is readonly [string, Readonly<Record<string, unknown>>] {
+  return Array.isArray(request);
 }
