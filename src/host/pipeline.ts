@@ -102,8 +102,17 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
     store,
     leftovers.map(({ pid }) => ({ eventType: "orphan_ended", payload: { pid } })),
   );
-  const { cage } = config.substrate.cage === "group" ? { cage: "group" as const } : await probeCage();
-  const services = instanceServices({ config, runFolder, cage, sessions, diagnostics, store, secrets });
+  const { cage } =
+    config.substrate.cage === "group" ? { cage: "group" as const } : await probeCage();
+  const services = instanceServices({
+    config,
+    runFolder,
+    cage,
+    sessions,
+    diagnostics,
+    store,
+    secrets,
+  });
   const manager = stack.use(
     await CapabilityManager.open({
       searchPaths: manifestSearchPaths(config, options.searchPaths),
