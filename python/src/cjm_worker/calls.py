@@ -60,6 +60,8 @@ class Call:
         self.name = name
         self.progress = 0.0
         self.message = ""
+        #: Sums of what this call used so far.
+        self.usage: Dict[str, float] = {}
         self._sink = sink
         self._lock = threading.Lock()
         self._cancelled_by: Optional[str] = None
@@ -160,6 +162,9 @@ class Call:
     def report_usage(self, units: Mapping[str, float]) -> None:
         """Adds measured usage, for instance tokens; units are summed, never interpreted."""
         numbers = {str(unit): float(amount) for unit, amount in units.items()}
+        with self._lock:
+            for unit, amount in numbers.items():
+                self.usage[unit] = self.usage.get(unit, 0.0) + amount
         self._sink.send({"type": "usage", "job_id": self.job_id, "units": numbers})
 
     def record_account(self, event_type: str, payload: Optional[Mapping[str, Any]] = None) -> None:

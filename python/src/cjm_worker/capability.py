@@ -77,11 +77,8 @@ class Capability:
         """Acquires heavy resources now; may be called more than once."""
 
     def release(self, level: str) -> Optional[ReleaseReply]:
-        """Gives memory back but stays alive; fires every ``_release_<trigger>`` by default."""
-        triggers = reload_triggers(self)
-        for trigger in dict.fromkeys(triggers.values()):
-            fire_release(self, trigger)
-        return ReleaseReply() if triggers else None
+        """Gives memory back but stays alive; the next call acquires again what it needs."""
+        return None
 
     def get_config_options(self) -> Mapping[str, FieldOptions]:
         """Live choices of config fields, for instance the models a service offers today."""
@@ -172,11 +169,8 @@ def reload_triggers(capability: Capability) -> Dict[str, str]:
 
 
 def fire_release(capability: Capability, trigger: str) -> None:
-    """Calls ``_release_<trigger>``; raises TypeError when the class has no such method."""
-    release = getattr(capability, f"_release_{trigger}", None)
-    if not callable(release):
-        raise TypeError(f"{type(capability).__name__} has no method _release_{trigger}")
-    release()
+    """Calls ``_release_<trigger>``."""
+    getattr(capability, f"_release_{trigger}")()
 
 
 def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> List[str]:

@@ -16,6 +16,7 @@ ERROR_CODES: Mapping[str, str] = {
     "CAPABILITY_CANCELLED": "transient",
     "CAPABILITY_ERROR": "fatal",
     "CAPABILITY_INPUT": "user_input",
+    "CAPABILITY_NOT_LOADED": "fatal",
     "CAPABILITY_OUTPUT": "fatal",
     "CAPABILITY_RESOURCE": "resource",
     "CAPABILITY_TIMEOUT": "transient",

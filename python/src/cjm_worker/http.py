@@ -11,13 +11,14 @@ import selectors
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 from urllib.parse import parse_qsl
 
 from .bounds import BODY_MAX_BYTES
 from .calls import Call
-from .worker import Request, Response, Worker
+from .worker import Lines, Request, Response, Worker
 
+CRLF = "\r\n"
 _HEAD_MAX_BYTES = 64 * 1024
 _MAX_CONNECTIONS = 256
 #: A peer that has not shown the token yet is not waited for longer than this.
@@ -26,6 +27,7 @@ _REASONS = {
     200: "OK",
     400: "Bad Request",
     401: "Unauthorized",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     409: "Conflict",
@@ -183,9 +185,7 @@ class Server:
             head = connection.read_head()
             if head is None:
                 return False
-            if not self._is_allowed(head):
-                self._on_refused(f"a request to {head.target[:200]} had no valid token")
-                connection.write(self._worker.refuse(401, "a valid token is required"), False)
+            if self._is_refused(head, connection):
                 return False
             connection.socket.settimeout(None)
             body = connection.read_body(head)
@@ -211,8 +211,22 @@ class Server:
             self.watcher.forget(connection.socket)
         return head.keep_alive
 
-    def _is_allowed(self, head: _Head) -> bool:
-        import hmac
+    def _is_refused(self, head: _Head, connection: "_Connection") -> bool:
+        if not self._has_token(head):
+            self._on_refused("a missing or wrong token")
+            connection.write(self._worker.refuse(401, "a valid token is required"), False)
+            return True
+        # On TCP any web page of a local browser can connect.
+        address = connection.tcp_address()
+        hosts = (address, address.replace("127.0.0.1", "localhost"))
+        if address and ("origin" in head.headers or head.headers.get("host") not in hosts):
+            self._on_refused("a foreign Host or Origin")
+            connection.write(self._worker.refuse(403, "a foreign Host or Origin"), False)
+            return True
+        return False
+
+    def _has_token(self, head: _Head) -> bool:
+        import hmac  # loads OpenSSL, which a worker that is only started does not need
 
         given = head.headers.get("authorization", "").encode("utf-8", "replace")
         expected = self._authorization
@@ -225,6 +239,13 @@ class _Connection:
     def __init__(self, socket_: socket.socket) -> None:
         self.socket = socket_
         self._buffer = bytearray()
+
+    def tcp_address(self) -> str:
+        """``127.0.0.1:<port>`` of this side; empty on a Unix socket."""
+        if self.socket.family != socket.AF_INET:
+            return ""
+        host, port = self.socket.getsockname()
+        return f"{host}:{port}"
 
     def _receive(self) -> bool:
         data = self.socket.recv(256 * 1024)
@@ -305,7 +326,7 @@ class _Connection:
         )
         self.socket.sendall(head.encode("ascii") + body)
 
-    def write_stream(self, lines: Iterator[bytes]) -> None:
+    def write_stream(self, lines: Lines) -> None:
         """Writes one HTTP chunk a line; closing early closes the iterator."""
         head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
         try:
@@ -314,9 +335,7 @@ class _Connection:
                 self.socket.sendall(b"%x\r\n%s\r\n" % (len(line), line))
             self.socket.sendall(b"0\r\n\r\n")
         finally:
-            close: Any = getattr(lines, "close", None)
-            if close is not None:
-                close()
+            lines.close()
 
     def drain(self) -> None:
         """Reads what is still arriving, for a while, so that the peer gets to see the answer."""
@@ -325,9 +344,6 @@ class _Connection:
         limit = 4 * BODY_MAX_BYTES
         while limit > 0 and (data := self.socket.recv(256 * 1024)):
             limit -= len(data)
-
-
-CRLF = "\r\n"
 
 
 def _parse_head(text: str) -> _Head:

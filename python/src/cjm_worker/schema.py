@@ -19,7 +19,7 @@ Schema = Dict[str, Any]
 #: Keys of a dataclass field's metadata (or of a dict in ``Annotated``) that go into its schema.
 SCHEMA_KEYS = frozenset(
     "title description minimum maximum exclusiveMinimum exclusiveMaximum multipleOf enum minLength "
-    "maxLength pattern format minItems maxItems uniqueItems examples".split()
+    "maxLength pattern format minItems maxItems uniqueItems examples reload_trigger".split()
 )
 
 _SCALARS: Mapping[Any, Schema] = {

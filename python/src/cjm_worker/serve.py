@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from typing import Any, Callable, List, NoReturn, Optional, Type
 
 from .calls import current_call
@@ -146,26 +147,47 @@ def _on_terminate(number: int, frame: Any) -> None:
     raise _Terminated
 
 
+def _keep_from_forks(control: ControlStream) -> None:
+    """A forked child neither speaks for this worker nor ends like it."""
+
+    def in_child() -> None:
+        control.abandon()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=in_child)
+
+
 def serve(capability: Type[Capability]) -> NoReturn:
     """Serves a capability until the host ends it; never returns.
 
-    Call it in the main thread. Exits with 2 when no host started this process.
+    Call it in the main thread. With ``CJM_INTROSPECT=1`` it prints instead, as the last line of
+    stdout, the ``code`` section of the manifest. Exits with 2 when no host started this process.
     """
     _run(lambda: capability)
 
 
 def serve_spec(spec: str) -> NoReturn:
     """Serves the capability ``module:Class`` names."""
-    _run(lambda: load_attribute(spec))
+    _run(lambda: load_attribute(spec), spec)
 
 
-def _run(load: Callable[[], Any]) -> NoReturn:
+def _introspect(load: Callable[[], Any], spec: str) -> NoReturn:
+    from .introspect import describe
+
+    sys.stdout.write(json.dumps(describe(load(), spec), ensure_ascii=False) + "\n")
+    raise SystemExit(0)
+
+
+def _run(load: Callable[[], Any], spec: str = "") -> NoReturn:
+    if os.environ.get("CJM_INTROSPECT") == "1":
+        _introspect(load, spec)
     connection = _require_control()
     signal.signal(signal.SIGTERM, _on_terminate)
     signal.signal(signal.SIGINT, _on_terminate)
     control = ControlStream(connection)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=control.abandon)
+    _keep_from_forks(control)
     _capture_logging(control)
     worker: Optional[Worker] = None
     address = ""
@@ -173,7 +195,7 @@ def _run(load: Callable[[], Any]) -> NoReturn:
         listener, address = listen(os.environ["CJM_LISTEN"])
         gate = _Gate(connection)
         worker = _make_worker(load, control)
-        server = Server(worker, listener, _refusals(control))
+        server = Server(worker, listener, _Refusals(control))
         server.allow(gate.token())
         server.watcher.watch_control(connection, end_at_once)
         server.start()
@@ -244,8 +266,24 @@ def _make_worker(load: Callable[[], Any], control: ControlStream) -> Worker:
     return Worker(cls(), control, specs)
 
 
-def _refusals(control: ControlStream) -> Callable[[str], None]:
-    return lambda message: control.send({"type": "warning", "message": message})
+class _Refusals:
+    """Tells the host about refused requests, at most once a second."""
+
+    def __init__(self, control: ControlStream) -> None:
+        self._control = control
+        self._lock = threading.Lock()
+        self._count = 0
+        self._next = 0.0
+
+    def __call__(self, why: str) -> None:
+        with self._lock:
+            self._count += 1
+            now = time.monotonic()
+            if now < self._next:
+                return
+            message = f"refused {self._count} request(s), the last for {why}"
+            self._count, self._next = 0, now + 1.0
+        self._control.send({"type": "warning", "message": message})
 
 
 def _finish(worker: Optional[Worker]) -> None:

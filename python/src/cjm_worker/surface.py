@@ -41,9 +41,12 @@ def structural_surface(cls: type, base: type = Capability) -> Dict[str, Any]:
     Leaving the SDK's own members out keeps the drift witness the same when the SDK changes.
     """
     methods: List[Dict[str, Any]] = []
-    properties: List[str] = []
+    # In the original these are properties of every tool, and its adapters look for them there.
+    properties = ["name", "version"] if base is Capability else []
     attributes: Dict[str, str] = {}
     for name in sorted(dir(cls)):
+        if name in properties:
+            continue
         member = inspect.getattr_static(cls, name)
         if name.startswith("_") or member is inspect.getattr_static(base, name, None):
             continue
@@ -55,7 +58,7 @@ def structural_surface(cls: type, base: type = Capability) -> Dict[str, Any]:
             methods.append(_method_entry(name, member))
         else:
             attributes[name] = type(member).__name__
-    return {"methods": methods, "properties": properties, "attributes": attributes}
+    return {"methods": methods, "properties": sorted(properties), "attributes": attributes}
 
 
 def protocol_members(adapter: Type[TaskAdapter]) -> Dict[str, Any]:
