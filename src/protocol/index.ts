@@ -1,3 +1,5 @@
+export * from "./body-scanner.ts";
 export * from "./frames.ts";
+export * from "./json-schema.ts";
 export * from "./manifest.ts";
 export * from "./wire.ts";

@@ -1,0 +1,2 @@
+export type * from "./types.ts";
+export { INPUT_TYPES, NODE_STATES } from "./types.ts";
