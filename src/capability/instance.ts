@@ -137,7 +137,10 @@ export class CapabilityInstance implements AsyncDisposable {
   ): Promise<void> {
     if (state.kind === "starting") {
       state.stop.abort(
-        new CjmError("WORKER_EXITED", `Start of "${this.spec.instanceId}" was called off: ${reason}`),
+        new CjmError(
+          "WORKER_EXITED",
+          `Start of "${this.spec.instanceId}" was called off: ${reason}`,
+        ),
       );
       // Its own callers see why; here only its end matters.
       await state.promise.catch(() => undefined);
@@ -231,7 +234,6 @@ export class CapabilityInstance implements AsyncDisposable {
       env,
       cage: cageFor(manifest.install.cage, services.cage),
       startTimeoutMs: services.limits.startTimeoutMs,
-      instanceId,
     };
   }
 

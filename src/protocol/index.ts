@@ -1,3 +1,4 @@
+export * from "./body-scanner.ts";
 export * from "./frames.ts";
 export * from "./json-schema.ts";
 export * from "./manifest.ts";

@@ -1,8 +1,7 @@
 /** What the machine has at one moment; null where nobody measures it. */
 export interface ResourceSnapshot {
   readonly gpus:
-    | readonly { readonly uuid: string; readonly totalMb: number; readonly freeMb: number }[]
-    | null;
+    readonly { readonly uuid: string; readonly totalMb: number; readonly freeMb: number }[] | null;
   readonly ramFreeMb: number | null;
   readonly diskFreeMb: number | null;
   /** What each worker's process tree holds now. */
