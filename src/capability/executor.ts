@@ -1,6 +1,7 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import type { InstanceDeclaration, InstanceSurface, KwargIssue } from "../composition/index.ts";
 import { CjmError } from "../errors/index.ts";
 import { statusReplySchema } from "../protocol/index.ts";
 import type {
@@ -9,12 +10,14 @@ import type {
   ExecutionEvents,
   ExecutionOutcome,
   Executor,
+  InstanceChange,
   InstanceFacts,
 } from "../queue/executor.ts";
+import { compact } from "../util/compact.ts";
 import { hashCanonical } from "../util/canonical-json.ts";
 import { isRecord } from "../util/record.ts";
 import type { ActiveCall } from "./active-calls.ts";
-import { checkKwargs, findAction } from "./call-check.ts";
+import { checkKwargs, findAction, kwargProblems } from "./call-check.ts";
 import type { CapabilityInstance, ReadyWorker } from "./instance.ts";
 import type { CapabilityManager } from "./manager.ts";
 import { adoptOutputs } from "./output-files.ts";
@@ -76,7 +79,7 @@ export class CapabilityExecutor implements Executor {
   ): Promise<ExecutionOutcome> {
     const instance = this.#manager.instance(call.instanceId);
     const startedAt = performance.now();
-    const worker = await abortable(instance.ensureReady(), signal);
+    const worker = await abortable(instance.ensureReady(call.gpuUuid), signal);
     const attempt = join(this.#folders.work, call.jobId, String(call.attempt));
     await mkdir(attempt, { recursive: true });
     const active = instance.calls.begin(call.jobId, events);
@@ -98,6 +101,47 @@ export class CapabilityExecutor implements Executor {
     }
   }
 
+  watchInstances(listener: (change: InstanceChange) => void): () => void {
+    return this.#manager.onInstanceChange((instance) => {
+      listener({
+        instanceId: instance.spec.instanceId,
+        capability: instance.spec.definition.name,
+        state: SCHEDULER_STATES[instance.state],
+        gpuUuid: instance.gpuUuid,
+        maxConcurrentRequests: instance.spec.maxConcurrentRequests,
+      });
+    });
+  }
+
+  surface(instanceId: string, declaration?: InstanceDeclaration): InstanceSurface | undefined {
+    const name = declaration?.capability ?? this.#capabilityOf(instanceId);
+    const definition = this.#manager.definitions.get(name);
+    if (definition === undefined) return undefined;
+    const { code } = definition.manifest;
+    return compact({
+      capability: code.name,
+      enabled: this.#manager.isEnabled(instanceId),
+      actions: code.actions === undefined ? undefined : Object.keys(code.actions),
+      tasks: code.tasks,
+    });
+  }
+
+  kwargIssues(
+    instanceId: string,
+    target: CallTarget,
+    kwargs: Readonly<Record<string, unknown>>,
+  ): readonly KwargIssue[] {
+    const { code } = this.#manager.definition(this.#capabilityOf(instanceId)).manifest;
+    return kwargProblems(code, target, kwargs).map(({ path, message }) => ({
+      path: path === "" ? [] : path.split("."),
+      message,
+    }));
+  }
+
+  declare(instanceId: string, declaration: InstanceDeclaration): void {
+    this.#manager.declare({ instanceId, ...declaration });
+  }
+
   async release(instanceId: string, level: string): Promise<void> {
     const instance = this.#manager.instance(instanceId);
     if (instance.state !== "ready") return;
@@ -107,6 +151,10 @@ export class CapabilityExecutor implements Executor {
 
   async end(instanceId: string, reason: string): Promise<void> {
     await this.#manager.instance(instanceId).kill(reason);
+  }
+
+  #capabilityOf(instanceId: string): string {
+    return this.#manager.instances.get(instanceId)?.spec.definition.name ?? instanceId;
   }
 
   async #send(running: {
@@ -155,6 +203,13 @@ export class CapabilityExecutor implements Executor {
     }
   }
 }
+
+const SCHEDULER_STATES = {
+  absent: "absent",
+  starting: "loading",
+  ready: "ready",
+  stopping: "releasing",
+} as const satisfies Record<CapabilityInstance["state"], InstanceChange["state"]>;
 
 /** Waits for `promise` unless the call is cancelled first; what was begun goes on without it. */
 async function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {

@@ -29,6 +29,4 @@ export interface InstanceServices {
   readonly workerEnvironment: (
     definition: DiscoveredManifest,
   ) => Promise<Readonly<Record<string, string>>>;
-  /** A worker came (its pid) or went (null); telemetry follows it. */
-  readonly workerChanged: (instanceId: string, pid: number | null) => void;
 }

@@ -144,8 +144,9 @@ export function viewOf(entry: JobEntry): JobView {
     blockReason: rest.blockReason,
     cancelPhase: rest.cancelPhase,
     workerSessionId: rest.workerSessionId,
-    result: rest.result,
-    error: rest.error,
+    // Known before the commit, shown after it.
+    result: rest.status === "completed" ? rest.result : undefined,
+    error: isTerminal(rest.status) ? rest.error : null,
   };
 }
 
