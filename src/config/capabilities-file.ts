@@ -62,6 +62,12 @@ export const capabilityEntrySchema = z
       .regex(/^[\w.-]+$/u, "letters, digits, _, . and -")
       .optional()
       .describe("Name of the environment in the original; shown in the manifest."),
+    cage: z
+      .enum(["auto", "group"])
+      .optional()
+      .describe(
+        "`group` for a worker that must see the process ids of the host; it is then held only by its process group.",
+      ),
     env_file: nonEmpty.optional().describe("Conda environment file. Relative to this file."),
     interface_libs: z
       .array(nonEmpty)
