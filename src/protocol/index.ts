@@ -1,3 +1,5 @@
+export * from "./body-scanner.ts";
 export * from "./frames.ts";
+export * from "./limits.ts";
 export * from "./manifest.ts";
 export * from "./wire.ts";

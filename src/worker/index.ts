@@ -1,6 +1,8 @@
 export { z } from "zod";
 export { CjmError } from "../errors/index.ts";
 export type { DirRef, FileRef } from "../protocol/index.ts";
+export { createWorkerApp } from "./app.ts";
+export type { WorkerApp } from "./app.ts";
 export { defineAction, defineCapability, defineTaskAdapter } from "./capability.ts";
 export type {
   Action,
@@ -11,7 +13,11 @@ export type {
   ReleaseReply,
   StreamingAction,
   TaskAdapter,
+  TaskMethod,
   UnaryAction,
   WorkerContext,
   WorkerLogger,
 } from "./capability.ts";
+export { currentCall } from "./current-call.ts";
+export type { RuntimeOptions } from "./runtime.ts";
+export { serve } from "./serve.ts";

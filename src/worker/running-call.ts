@@ -1,0 +1,116 @@
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { CjmError } from "../errors/index.ts";
+import type { Envelope } from "../protocol/index.ts";
+import { compact } from "../util/compact.ts";
+import type { Call, WorkerLogger } from "./capability.ts";
+import type { FrameSink } from "./control-stream.ts";
+import { beat } from "./heartbeat.ts";
+import type { ProgressReports } from "./progress.ts";
+
+/** What a call needs from the worker it runs in. */
+export interface CallHost {
+  readonly sink: FrameSink;
+  readonly progress: ProgressReports;
+  readonly dataFolder: string;
+  readonly config: unknown;
+  readonly log: WorkerLogger;
+  invoke(call: RunningCall, action: string, input: unknown): Promise<unknown>;
+}
+
+/** The longest delay a timer can take. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/** One call from its request to its answer. */
+export class RunningCall implements Call {
+  readonly envelope: Envelope;
+  readonly config: unknown;
+  readonly dataFolder: string;
+  readonly log: WorkerLogger;
+  readonly jobId: string | undefined;
+  readonly #host: CallHost;
+  readonly #controller = new AbortController();
+  readonly #usage: Record<string, number> = {};
+  readonly #deadline: NodeJS.Timeout | undefined;
+  #outputFolder: string | undefined;
+  #progress = -1;
+
+  constructor(host: CallHost, envelope: Envelope) {
+    this.#host = host;
+    this.envelope = envelope;
+    this.config = host.config;
+    this.dataFolder = host.dataFolder;
+    this.log = host.log;
+    this.jobId = envelope.job_id ?? undefined;
+    this.#outputFolder = envelope.output_folder ?? undefined;
+    const deadlineMs = envelope.deadline_ms ?? Infinity;
+    if (deadlineMs <= MAX_TIMER_MS) {
+      this.#deadline = setTimeout(() => {
+        this.abort(new CjmError("CAPABILITY_TIMEOUT", `deadline of ${deadlineMs} ms passed`));
+      }, deadlineMs);
+    }
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  get outputFolder(): string {
+    this.#outputFolder ??= mkdtempSync(join(tmpdir(), "cjm-output-"));
+    return this.#outputFolder;
+  }
+
+  /** Sums of what this call used so far. */
+  get usageTotals(): Readonly<Record<string, number>> {
+    return this.#usage;
+  }
+
+  abort(reason: CjmError): void {
+    this.#controller.abort(reason);
+  }
+
+  progress(fraction: number, message = ""): void {
+    this.#progress = fraction;
+    this.#host.progress.report(this.jobId, fraction, message);
+  }
+
+  usage(units: Readonly<Record<string, number>>): void {
+    for (const [unit, amount] of Object.entries(units)) {
+      this.#usage[unit] = (this.#usage[unit] ?? 0) + amount;
+    }
+    this.#host.sink.send(compact({ type: "usage" as const, job_id: this.jobId, units }));
+  }
+
+  account(eventType: string, payload: Readonly<Record<string, unknown>> = {}): void {
+    this.#host.sink.send(
+      compact({ type: "account" as const, job_id: this.jobId, event_type: eventType, payload }),
+    );
+  }
+
+  memory(peak: { readonly gpuPeakMb?: number; readonly hostPeakMb?: number }): void {
+    this.#host.sink.send(
+      compact({
+        type: "memory" as const,
+        job_id: this.jobId,
+        gpu_peak_mb: peak.gpuPeakMb,
+        host_peak_mb: peak.hostPeakMb,
+      }),
+    );
+  }
+
+  heartbeat<T>(message: string, work: () => Promise<T>): Promise<T> {
+    return beat(work, (elapsed) => {
+      this.#host.progress.report(this.jobId, this.#progress, `${message} (${elapsed} s)`);
+    });
+  }
+
+  invoke(action: string, input: unknown): Promise<unknown> {
+    return this.#host.invoke(this, action, input);
+  }
+
+  /** Ends the timer; nothing aborts a call that is over. */
+  [Symbol.dispose](): void {
+    clearTimeout(this.#deadline);
+  }
+}
