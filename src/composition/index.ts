@@ -21,6 +21,7 @@ export {
   type RestoredItem,
 } from "./for-each.ts";
 export { dependencies, findCycle, type Dependencies } from "./graph.ts";
+export { invalidComposition } from "./issues.ts";
 export { bindInputs, inputProblem, parseInputText } from "./inputs.ts";
 export {
   findRefs,
@@ -43,6 +44,7 @@ export {
   recordResult,
   recordSkipped,
   recordStarted,
+  requireNode,
   restoreRun,
   resultsByNode,
   type RestoredNode,

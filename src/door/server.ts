@@ -6,7 +6,7 @@ export interface Door extends AsyncDisposable {
 }
 export async function openDoor(
   path: string,
-  _parts: { queue: JobQueue; manager: CapabilityManager; store: StorePort },
+  _parts: { queue: JobQueue; manager: CapabilityManager; store: StorePort; resources: unknown },
 ): Promise<Door> {
   return { path, async [Symbol.asyncDispose]() {} };
 }

@@ -84,66 +84,16 @@ const STOP_DRAIN_MS = 5_000;
 export async function createPipeline(options: PipelineOptions = {}): Promise<Pipeline> {
   await using stack = new AsyncDisposableStack();
   const config = await resolveConfig(options);
-  const { dataDir } = config;
-  const lock = stack.use(await acquireHostLock(dataDir, { pid: process.pid, door: null }));
-  const runFolder = runFolderPath(dataDir);
-  await prepareRunFolder(runFolder);
-  const sessions = new SessionNames(dataDir);
-  const leftovers = await endSessionProcesses((id) => sessions.isLeftover(id));
-
-  const secrets = new SecretStore(dataDir);
-  const diagnostics = stack.use(
-    await DiagnosticsStore.open(join(dataDir, "diagnostics.db"), {
-      redact: createRedactor(await secrets.values()),
-    }),
-  );
-  const store = stack.use(await openJournalDatabase(join(dataDir, "journal.db")));
-  await journalAll(
-    store,
-    leftovers.map(({ pid }) => ({ eventType: "orphan_ended", payload: { pid } })),
-  );
-  const { cage } =
-    config.substrate.cage === "group" ? { cage: "group" as const } : await probeCage();
-  const services = instanceServices({
-    config,
-    runFolder,
-    cage,
-    sessions,
-    diagnostics,
-    store,
-    secrets,
-  });
-  const manager = stack.use(
-    await CapabilityManager.open({
-      searchPaths: manifestSearchPaths(config, options.searchPaths),
-      services,
-      store,
-    }),
-  );
+  const lock = stack.use(await acquireHostLock(config.dataDir, { pid: process.pid, door: null }));
+  const stores = await openStores(config, stack);
+  const { store, diagnostics } = stores;
+  const manager = await openManager(config, { ...stores, ...options }, stack);
   const resources = stack.use(
-    new MeasuredResources(manager, { dataDir, monitor: options.systemMonitor }),
+    new MeasuredResources(manager, { dataDir: config.dataDir, monitor: options.systemMonitor }),
   );
-  const executor = new CapabilityExecutor(manager, resources, {
-    work: join(dataDir, "work"),
-    files: join(dataDir, "files"),
-  });
-  const queue = new JobQueue({
-    store,
-    results: new ResultFiles(dataDir),
-    executor,
-    probe: resources,
-    profiles: new ProfileBook(await store.listProfiles()),
-    scheduler: schedulerConfig(config),
-    cancelTimeoutMs: config.queue.cancelTimeoutSeconds * 1_000,
-    history: config.queue.history,
-    maxRetries: config.queue.maxRetries,
-  });
-  queue.start();
-  // Before the workers end: what still runs gets its time.
-  stack.defer(async () => {
-    await queue.stop(STOP_DRAIN_MS);
-  });
-  const door = stack.use(await openDoor(join(runFolder, "host.sock"), { queue, manager, store }));
+  const queue = await startQueue(config, { store, manager, resources }, stack);
+  const socket = join(runFolderPath(config.dataDir), "host.sock");
+  const door = stack.use(await openDoor(socket, { queue, manager, store, resources }));
   await lock.announce({ pid: process.pid, door: door.path });
   await loadAll(manager, options);
   resources.start();
@@ -166,6 +116,90 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+interface Stores {
+  readonly secrets: SecretStore;
+  readonly diagnostics: DiagnosticsStore;
+  readonly store: StorePort;
+}
+
+async function openStores(config: ResolvedConfig, stack: AsyncDisposableStack): Promise<Stores> {
+  const { dataDir, substrate } = config;
+  const secrets = new SecretStore(dataDir);
+  const diagnostics = stack.use(
+    await DiagnosticsStore.open(join(dataDir, "diagnostics.db"), {
+      redact: createRedactor(await secrets.values()),
+    }),
+  );
+  // In the background: nobody waits for old logs to go.
+  void diagnostics
+    .applyRetention(
+      compact({
+        maxAgeDays: substrate.diagnosticsRetentionDays,
+        maxTotalMb: substrate.diagnosticsRetentionMaxMb,
+      }),
+    )
+    .catch(() => undefined);
+  const store = stack.use(await openJournalDatabase(join(dataDir, "journal.db")));
+  return { secrets, diagnostics, store };
+}
+
+/** Ends what an earlier host left, then makes the manager of this one's workers. */
+async function openManager(
+  config: ResolvedConfig,
+  parts: Stores & Pick<PipelineOptions, "searchPaths">,
+  stack: AsyncDisposableStack,
+): Promise<CapabilityManager> {
+  const { dataDir, substrate } = config;
+  const runFolder = runFolderPath(dataDir);
+  await prepareRunFolder(runFolder);
+  const sessions = new SessionNames(dataDir);
+  const leftovers = await endSessionProcesses((id) => sessions.isLeftover(id));
+  await journalAll(
+    parts.store,
+    leftovers.map(({ pid }) => ({ eventType: "orphan_ended", payload: { pid } })),
+  );
+  const cage = substrate.cage === "group" ? "group" : (await probeCage()).cage;
+  return stack.use(
+    await CapabilityManager.open({
+      searchPaths: manifestSearchPaths(config, parts.searchPaths),
+      services: instanceServices({ ...parts, config, runFolder, cage, sessions }),
+      store: parts.store,
+    }),
+  );
+}
+
+async function startQueue(
+  config: ResolvedConfig,
+  parts: {
+    readonly store: StorePort;
+    readonly manager: CapabilityManager;
+    readonly resources: MeasuredResources;
+  },
+  stack: AsyncDisposableStack,
+): Promise<JobQueue> {
+  const { dataDir } = config;
+  const { store, manager, resources } = parts;
+  const queue = new JobQueue({
+    store,
+    results: new ResultFiles(dataDir),
+    executor: new CapabilityExecutor(manager, resources, {
+      work: join(dataDir, "work"),
+      files: join(dataDir, "files"),
+    }),
+    probe: resources,
+    profiles: new ProfileBook(await store.listProfiles()),
+    scheduler: schedulerConfig(config),
+    cancelTimeoutMs: config.queue.cancelTimeoutSeconds * 1_000,
+    history: config.queue.history,
+    maxRetries: config.queue.maxRetries,
+  });
+  queue.start();
+  stack.defer(async () => {
+    await queue.stop(STOP_DRAIN_MS);
+  });
+  return queue;
 }
 
 async function resolveConfig(options: PipelineOptions): Promise<ResolvedConfig> {

@@ -1,6 +1,6 @@
 import {
   allTerminal,
-  cancelPending,
+  cancelPending as cancelPendingNodes,
   cancelPendingItems,
   type Composition,
   type CompositionNode,
@@ -24,6 +24,7 @@ import {
 import { toJobError } from "../errors/index.ts";
 import { type CompositionRecord, WHOLE_NODE } from "../store/index.ts";
 import { newId } from "../util/ids.ts";
+import { cancelPending } from "./endings.ts";
 import { isTerminal, type JobEntry } from "./job.ts";
 import { provenanceOf } from "./provenance.ts";
 import type { JobQueue } from "./queue.ts";
@@ -96,7 +97,7 @@ export class CompositionRunner {
     unit.write({ op: "composition.update", id: run.id, changes: { cancelRequested: true } });
     this.#journal(active, unit, "cancel_phase_changed", { from: null, to: "cooperative" });
     this.#halt(active, unit);
-    for (const entry of [...active.members.values()]) this.#queue.cancelEntry(entry, unit);
+    for (const entry of active.members.values()) this.#queue.cancelEntry(entry, unit);
     this.#finishIfDone(active, unit);
   }
 
@@ -249,15 +250,15 @@ export class CompositionRunner {
   /** Nothing new starts: what has no job is cancelled, and so are jobs that still wait. */
   #halt(active: ActiveRun, unit: Unit): void {
     const { run } = active;
-    for (const id of cancelPending(run)) this.#putNode(active, id, unit);
+    for (const id of cancelPendingNodes(run)) this.#putNode(active, id, unit);
     for (const { id, state, items } of run.nodeRuns.values()) {
       if (state !== "running" || items === undefined) continue;
       const { cancelledItems, skipped } = cancelPendingItems(run, id);
       for (const index of cancelledItems) this.#putItem(active, id, index, unit);
       for (const other of skipped) this.#putNode(active, other, unit);
     }
-    for (const entry of [...active.members.values()]) {
-      if (entry.planned === "pending") this.#queue.loop.cancelPending(entry, unit);
+    for (const entry of active.members.values()) {
+      if (entry.planned === "pending") cancelPending(this.#queue.loop, entry, unit);
     }
   }
 

@@ -1,10 +1,4 @@
-import {
-  bindInputs,
-  type Composition,
-  type CompositionLookup,
-  invalidComposition,
-  validateComposition,
-} from "../composition/index.ts";
+import { bindInputs, type Composition, validateComposition } from "../composition/index.ts";
 import { CjmError, fromJobError } from "../errors/index.ts";
 import type { SchedulerState } from "../scheduler/index.ts";
 import type { JournalEvent, ResultFiles, StorePort } from "../store/index.ts";
@@ -14,11 +8,20 @@ import { stopAttempt } from "./attempt.ts";
 import { CompositionHandle, type CompositionView, viewOfRun } from "./composition-handle.ts";
 import { CompositionRunner } from "./composition-runner.ts";
 import { ChunkChannel } from "./chunk-channel.ts";
+import { cancelPending } from "./endings.ts";
 import { followEvents } from "./follow.ts";
 import { ALL_TOPIC, compositionTopic, jobTopic, type QueueEvent } from "./events.ts";
 import type { CallTarget, Executor } from "./executor.ts";
 import { JobHandle } from "./job-handle.ts";
-import { isTerminal, type JobEntry, type JobView, newEntry, viewOf, viewOfRecord } from "./job.ts";
+import {
+  isTerminal,
+  type JobEntry,
+  type JobSpec,
+  type JobView,
+  newEntry,
+  viewOf,
+  viewOfRecord,
+} from "./job.ts";
 import { RunLoop, type RunLoopOptions } from "./run-loop.ts";
 import type { Unit } from "./unit.ts";
 
@@ -160,7 +163,7 @@ export class JobQueue {
 
   /** Puts a job's cancel into the unit. @internal */
   cancelEntry(entry: JobEntry, unit: Unit): void {
-    if (this.#loop.cancelPending(entry, unit) || entry.planned !== "running") return;
+    if (cancelPending(this.#loop, entry, unit) || entry.planned !== "running") return;
     if (entry.cancelPhase !== null) return;
     const now = new Date().toISOString();
     entry.cancelPhase = "cooperative";
@@ -220,8 +223,9 @@ export class JobQueue {
   ): Promise<CompositionHandle> {
     this.requireOpen();
     const bound = bindInputs({ ...this.#context, ...compact(composition) }, inputs);
-    const issues = validateComposition(bound, this.#lookup());
-    if (issues.length > 0) throw invalidComposition(issues);
+    validateComposition(bound, {
+      instance: (id, declaration) => this.#executor.surface(id, declaration),
+    });
     for (const [id, declaration] of Object.entries(bound.instances)) {
       this.#executor.declare(id, declaration);
     }
@@ -332,31 +336,22 @@ export class JobQueue {
     if (!facts.isEnabled) {
       throw new CjmError("CAPABILITY_DISABLED", `Instance "${instanceId}" is disabled`);
     }
-    const { action, task, method } = options;
-    this.#executor.check(instanceId, { action, task, method }, kwargs);
+    this.#executor.check(instanceId, targetOf(options), kwargs);
     const { gpuModel } = this.#options.probe.snapshot();
     const inputSize = options.inputSize ?? null;
-    const member = options.member;
     return newEntry(
       {
+        ...callerSpec(options, { ...this.#context, maxRetries: this.#options.maxRetries }),
+        ...memberSpec(options.member),
         id: newId(),
         instanceId,
         capability: facts.capability,
-        target: { action, task, method },
+        target: targetOf(options),
         kwargs,
-        control: options.control ?? {},
-        maxRetries: options.maxRetries ?? this.#options.maxRetries,
-        timeoutMs: options.timeoutMs ?? null,
-        compositionId: member?.compositionId ?? null,
-        nodeId: member?.nodeId ?? null,
-        itemIndex: member?.itemIndex ?? null,
-        runId: options.runId ?? this.#context.runId ?? null,
-        actor: options.actor ?? this.#context.actor ?? null,
         configHash: facts.configHash,
         codeHash: facts.codeHash,
         profileKey: this.#options.profiles.keyOf(facts, inputSize, gpuModel),
         inputBucket: inputSize,
-        vramLimitMb: options.vramLimitMb ?? null,
         submittedAt: new Date().toISOString(),
       },
       {
@@ -388,15 +383,31 @@ export class JobQueue {
     return new JobHandle(this, entry.spec.id, entry.chunks);
   }
 
-  #lookup(): CompositionLookup {
-    return {
-      instance: (id, declaration) => this.#executor.surface(id, declaration),
-      checkKwargs: ({ instance, ...target }, kwargs, declaration) =>
-        this.#executor.kwargIssues(declaration?.capability ?? instance, target, kwargs),
-    };
-  }
-
   #views(status: JobView["status"]): JobView[] {
     return [...this.#loop.jobs.values()].filter((job) => job.status === status).map(viewOf);
   }
+}
+
+function targetOf({ action, task, method }: CallTarget): CallTarget {
+  return { action, task, method };
+}
+
+function callerSpec(
+  options: SubmitOptions,
+  defaults: RunContext & { readonly maxRetries: number },
+): Pick<JobSpec, "control" | "maxRetries" | "timeoutMs" | "runId" | "actor" | "vramLimitMb"> {
+  return {
+    control: options.control ?? {},
+    maxRetries: options.maxRetries ?? defaults.maxRetries,
+    timeoutMs: options.timeoutMs ?? null,
+    runId: options.runId ?? defaults.runId ?? null,
+    actor: options.actor ?? defaults.actor ?? null,
+    vramLimitMb: options.vramLimitMb ?? null,
+  };
+}
+
+function memberSpec(
+  member: MemberOptions | undefined,
+): Pick<JobSpec, "compositionId" | "nodeId" | "itemIndex"> {
+  return member ?? { compositionId: null, nodeId: null, itemIndex: null };
 }
