@@ -1,8 +1,13 @@
 import { join } from "node:path";
 import { CapabilityExecutor, CapabilityManager, type LoadRequest } from "../capability/index.ts";
 import { type Bindings, createBindings } from "./bindings.ts";
-import { loadConfig, manifestSearchPaths, type ResolvedConfig } from "../config/index.ts";
-import { openDoor } from "../door/server.ts";
+import {
+  hostPackage,
+  loadConfig,
+  manifestSearchPaths,
+  type ResolvedConfig,
+} from "../config/index.ts";
+import { openDoor } from "../door/index.ts";
 import {
   endSessionProcesses,
   prepareRunFolder,
@@ -93,7 +98,16 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
   );
   const queue = await startQueue(config, { store, manager, resources }, stack);
   const socket = join(runFolderPath(config.dataDir), "host.sock");
-  const door = stack.use(await openDoor(socket, { queue, manager, store, resources }));
+  const door = stack.use(
+    await openDoor(socket, {
+      queue,
+      manager,
+      store,
+      resources,
+      dataDir: config.dataDir,
+      version: hostPackage().version,
+    }),
+  );
   await lock.announce({ pid: process.pid, door: door.path });
   await loadAll(manager, options);
   resources.start();

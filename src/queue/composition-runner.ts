@@ -129,7 +129,7 @@ export class CompositionRunner {
       }
       const entry = this.#memberJob(active, node, resolveKwargs(node, scope), null);
       recordStarted(run, node.id, entry.spec.id);
-      this.#putNode(active, node.id, unit);
+      this.putNode(active, node.id, unit);
       active.members.set(entry.spec.id, entry);
       this.#queue.loop.add(entry, unit);
       return true;
@@ -141,7 +141,7 @@ export class CompositionRunner {
 
   #skip(active: ActiveRun, node: CompositionNode, unit: Unit): void {
     const { skipped } = recordSkipped(active.run, node.id);
-    for (const id of [node.id, ...skipped]) this.#putNode(active, id, unit);
+    for (const id of [node.id, ...skipped]) this.putNode(active, id, unit);
   }
 
   #expand(
@@ -161,8 +161,8 @@ export class CompositionRunner {
         items: { kind: "inline", json: JSON.stringify(values) },
       },
     });
-    this.#putNode(active, node.id, unit);
-    for (const id of advance.skipped) this.#putNode(active, id, unit);
+    this.putNode(active, node.id, unit);
+    for (const id of advance.skipped) this.putNode(active, id, unit);
     this.startItems(active, node, unit);
     return values.length > 0;
   }
@@ -229,7 +229,7 @@ export class CompositionRunner {
 
   #ended(active: ActiveRun, nodeId: string, outcome: NodeOutcome, unit: Unit): void {
     const { skipped } = recordResult(active.run, nodeId, outcome);
-    for (const id of [nodeId, ...skipped]) this.#putNode(active, id, unit);
+    for (const id of [nodeId, ...skipped]) this.putNode(active, id, unit);
     if (outcome.state === "failed" && active.run.composition.failFast) this.#halt(active, unit);
   }
 
@@ -242,20 +242,20 @@ export class CompositionRunner {
     const { nodeId, index } = address;
     const advance = recordItemResult(active.run, address, outcome);
     for (const one of [index, ...advance.cancelledItems]) this.#putItem(active, nodeId, one, unit);
-    if (advance.nodeEnded) this.#putNode(active, nodeId, unit);
-    for (const id of advance.skipped) this.#putNode(active, id, unit);
+    if (advance.nodeEnded) this.putNode(active, nodeId, unit);
+    for (const id of advance.skipped) this.putNode(active, id, unit);
     if (outcome.state === "failed" && active.run.composition.failFast) this.#halt(active, unit);
   }
 
   /** Nothing new starts: what has no job is cancelled, and so are jobs that still wait. */
   #halt(active: ActiveRun, unit: Unit): void {
     const { run } = active;
-    for (const id of cancelPendingNodes(run)) this.#putNode(active, id, unit);
+    for (const id of cancelPendingNodes(run)) this.putNode(active, id, unit);
     for (const { id, state, items } of run.nodeRuns.values()) {
       if (state !== "running" || items === undefined) continue;
       const { cancelledItems, skipped } = cancelPendingItems(run, id);
       for (const index of cancelledItems) this.#putItem(active, id, index, unit);
-      for (const other of skipped) this.#putNode(active, other, unit);
+      for (const other of skipped) this.putNode(active, other, unit);
     }
     for (const entry of active.members.values()) {
       if (entry.planned === "pending") cancelPending(this.#queue.loop, entry, unit);
@@ -277,7 +277,8 @@ export class CompositionRunner {
     });
   }
 
-  #putNode({ run }: ActiveRun, nodeId: string, unit: Unit): void {
+  /** Writes the row of a node as it is now. */
+  putNode({ run }: ActiveRun, nodeId: string, unit: Unit): void {
     const node = requireNode(run, nodeId);
     unit.write({
       op: "node.put",

@@ -18,3 +18,4 @@ export { ProfileBook } from "./profile-book.ts";
 export { JobQueue } from "./queue.ts";
 export type { QueueOptions, QueueStats, RunContext, SubmitOptions } from "./queue.ts";
 export type { ResourceProbe, ResourceSnapshot } from "./resource-probe.ts";
+export { describeBlock, gpuStatus, lanesInUse, pendingInOrder } from "../scheduler/index.ts";

@@ -1,4 +1,9 @@
-import { bindInputs, type Composition, validateComposition } from "../composition/index.ts";
+import {
+  bindInputs,
+  type Composition,
+  type InstanceDeclaration,
+  validateComposition,
+} from "../composition/index.ts";
 import { CjmError, fromJobError } from "../errors/index.ts";
 import type { SchedulerState } from "../scheduler/index.ts";
 import type { JournalEvent, ResultFiles, StorePort } from "../store/index.ts";
@@ -11,7 +16,7 @@ import { ChunkChannel } from "./chunk-channel.ts";
 import { cancelPending } from "./endings.ts";
 import { followEvents } from "./follow.ts";
 import { ALL_TOPIC, compositionTopic, jobTopic, type QueueEvent } from "./events.ts";
-import type { CallTarget, Executor } from "./executor.ts";
+import type { CallTarget, Executor, InstanceFacts } from "./executor.ts";
 import { JobHandle } from "./job-handle.ts";
 import {
   isTerminal,
@@ -22,6 +27,7 @@ import {
   viewOf,
   viewOfRecord,
 } from "./job.ts";
+import { resumableIds, resumeWork } from "./resume.ts";
 import { RunLoop, type RunLoopOptions } from "./run-loop.ts";
 import type { Unit } from "./unit.ts";
 
@@ -193,6 +199,12 @@ export class JobQueue {
     return viewOfRecord(record, result);
   }
 
+  /** A job that is in memory; undefined for an older or unknown one. */
+  peek(jobId: string): JobView | undefined {
+    const entry = this.#loop.jobs.get(jobId);
+    return entry === undefined ? undefined : viewOf(entry);
+  }
+
   /** Resolves with the job when it is over; it never rejects because the job failed. */
   async waitForJob(jobId: string): Promise<JobView> {
     await this.#loop.jobs.get(jobId)?.done.promise;
@@ -241,6 +253,26 @@ export class JobQueue {
       this.#compositions.cancel(active, unit);
     });
     return true;
+  }
+
+  /**
+   * Continues what an earlier host left unfinished: a composition or a single job. What was
+   * completed is not run again; what was interrupted is. False if there is nothing to continue.
+   *
+   * @throws {CjmError} `JOB_UNKNOWN` for an id the store does not have.
+   */
+  async resume(id: string): Promise<boolean> {
+    this.requireOpen();
+    return await resumeWork(id, {
+      queue: this,
+      compositions: this.#compositions,
+      ...this.#options,
+    });
+  }
+
+  /** Ids of unfinished compositions and single jobs that this host does not run. */
+  async resumable(): Promise<readonly string[]> {
+    return await resumableIds(this, this.#options.store);
   }
 
   /** The composition as it is now; undefined if this host does not run it. */
@@ -321,6 +353,16 @@ export class JobQueue {
       topic: ALL_TOPIC,
       filter: afterSeq === undefined ? null : { afterSeq },
     });
+  }
+
+  /** @internal */
+  declareInstance(id: string, declaration: InstanceDeclaration): void {
+    this.#executor.declare(id, declaration);
+  }
+
+  /** @internal */
+  factsOf(instanceId: string): InstanceFacts {
+    return this.#executor.facts(instanceId);
   }
 
   /** A new job of this queue, checked completely and not yet stored. @internal */
