@@ -2,7 +2,13 @@ import { z } from "zod";
 import { compact } from "../util/compact.ts";
 import { NAME_PATTERN } from "../util/ids.ts";
 import { invalidComposition } from "./issues.ts";
-import { INPUT_TYPES, type Composition, type CompositionNode, type Condition } from "./types.ts";
+import {
+  INPUT_TYPES,
+  type Composition,
+  type CompositionIssue,
+  type CompositionNode,
+  type Condition,
+} from "./types.ts";
 
 const name = z
   .string()
@@ -96,7 +102,8 @@ export const compositionFileSchema = z.strictObject({
  */
 export function parseCompositionFile(content: unknown): Composition {
   const parsed = compositionFileSchema.safeParse(content ?? {});
-  if (!parsed.success) throw invalidComposition(parsed.error.issues.map(toIssue));
+  if (!parsed.success)
+    throw invalidComposition(parsed.error.issues.flatMap((issue) => toIssues(issue)));
   const file = parsed.data;
   const nodes = Array.isArray(file.nodes)
     ? file.nodes.map((spec) => [spec.id, spec] as const)
@@ -133,14 +140,25 @@ function toNode(id: string, spec: z.output<typeof node>): CompositionNode {
   return compact({ ...rest, id, instance: capability, timeoutMs, forEach });
 }
 
-function toIssue(issue: z.core.$ZodIssue): { path: string; message: string } {
-  const deepest = issue.code === "invalid_union" ? closestBranch(issue) : undefined;
-  const path = [...issue.path, ...(deepest?.path ?? [])].map(String).join(".");
-  return { path: path === "" ? "composition" : path, message: deepest?.message ?? issue.message };
+type Path = readonly PropertyKey[];
+
+/** A union reports every branch; only the one that was meant is worth showing. */
+function toIssues(issue: z.core.$ZodIssue, above: Path = []): readonly CompositionIssue[] {
+  const path = [...above, ...issue.path];
+  const branch = issue.code === "invalid_union" ? closestBranch(issue) : undefined;
+  if (branch !== undefined) return branch.flatMap((inner) => toIssues(inner, path));
+  const text = path.map(String).join(".");
+  return [{ path: text === "" ? "composition" : text, message: issue.message }];
 }
 
-/** A union reports every branch; the one that got furthest is what was meant. */
-function closestBranch(issue: z.core.$ZodIssueInvalidUnion): z.core.$ZodIssue | undefined {
-  const firsts = issue.errors.map((branch) => branch[0]).filter((first) => first !== undefined);
-  return firsts.toSorted((a, b) => b.path.length - a.path.length)[0];
+/** The branch that got furthest into the value. */
+function closestBranch(
+  issue: z.core.$ZodIssueInvalidUnion,
+): readonly z.core.$ZodIssue[] | undefined {
+  const depth = (branch: readonly z.core.$ZodIssue[]): number =>
+    Math.max(...branch.map(({ path }) => path.length));
+  return issue.errors
+    .filter((branch) => branch.length > 0)
+    .toSorted((a, b) => depth(b) - depth(a))
+    .at(0);
 }

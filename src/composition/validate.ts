@@ -108,7 +108,7 @@ function problemOf(
   node: CompositionNode,
   known: Known & { readonly hasItem: boolean },
 ): readonly CompositionIssue[] {
-  const message = markerProblem(marker.$ref, node, known) ?? extraKeys(marker);
+  const message = extraKeys(marker) ?? markerProblem(marker.$ref, node, known);
   return message === undefined ? [] : [{ node: node.id, path: path.join("."), message }];
 }
 

@@ -18,5 +18,5 @@ function formsOf(value: string): readonly string[] {
 }
 
 function escapeForRegExp(text: string): string {
-  return text.replaceAll(/[\^$.*+?()[\]{}|/]/gu, String.raw`\$&`);
+  return text.replaceAll(/[\\^$.*+?()[\]{}|/]/gu, String.raw`\$&`);
 }
