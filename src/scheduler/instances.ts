@@ -2,7 +2,7 @@ import { regroup } from "./classes.ts";
 import type { Context } from "./context.ts";
 import { judgeEviction } from "./eviction.ts";
 import { gpuOf, marginOf, refreshAll, refreshInstance, setGpu, setRamSample } from "./ledger.ts";
-import type { Instance, MemoryUse, SchedulerState } from "./state.ts";
+import { UNKNOWN_GPU, type Instance, type MemoryUse, type SchedulerState } from "./state.ts";
 import type { InstanceSample, SchedulerEvent } from "./types.ts";
 
 type InstanceChanged = Extract<SchedulerEvent, { type: "instance_changed" }>;
@@ -49,7 +49,7 @@ export function onInstanceChanged({ state, now }: Context, event: InstanceChange
     forgetProcess(state, instance);
   } else {
     state.present.add(instance.id);
-    setGpu(state, instance, event.gpuUuid ?? (instance.running.size > 0 ? instance.gpu : null));
+    setGpu(state, instance, event.gpuUuid ?? unreportedGpu(instance));
     instance.vram.measuredMb = event.observedVramMb ?? instance.vram.measuredMb;
     instance.ram.measuredMb = event.observedRamMb ?? instance.ram.measuredMb;
   }
@@ -59,6 +59,11 @@ export function onInstanceChanged({ state, now }: Context, event: InstanceChange
   }
   refreshInstance(state, instance);
   regroup(state, instance);
+}
+
+/** Where an instance stays that was started without naming a GPU. */
+function unreportedGpu(instance: Instance): string | null {
+  return instance.running.size > 0 || instance.gpu === UNKNOWN_GPU ? instance.gpu : null;
 }
 
 /** What a worker that has ended leaves behind: nothing. Its jobs stay until they are reported. */

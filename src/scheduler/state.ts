@@ -219,8 +219,3 @@ function resolveConfig(config: SchedulerConfig): ResolvedConfig {
     empiricalTracking: config.empiricalTracking ?? true,
   };
 }
-
-/** An independent copy. `step` changes its state in place; a search that branches copies first. */
-export function cloneState(state: SchedulerState): SchedulerState {
-  return structuredClone(state);
-}

@@ -160,8 +160,8 @@ function admitWhatFits(context: Context): void {
   const { state } = context;
   const agenda = new Agenda(state);
   if (state.running.size < state.config.maxLanes) {
-    for (const [place, { jobId, aside }] of state.holds) {
-      if (aside !== true) context.heldBefore.set(jobId, place);
+    for (const [place, { jobId }] of state.holds) {
+      if (state.gpus.has(place)) context.heldBefore.set(jobId, place);
     }
     state.holds.clear();
   }
