@@ -35,9 +35,10 @@ export function canonicalKey(state: SchedulerState): string {
     "|",
     ...entries(state.instances, instanceKey),
     "|",
-    ...entries(state.gpus, ({ totalMb, freeMb, exclusiveJob, present }) => [
+    ...entries(state.gpus, ({ totalMb, freeMb, leavingMb, exclusiveJob, present }) => [
       totalMb,
       freeMb,
+      leavingMb,
       exclusiveJob,
       present,
     ]),

@@ -323,7 +323,8 @@ function waitingFor(
 
 /** What programs that are not ours hold of a GPU, when the job would not fit beside them. */
 function heldOutsideMb(state: SchedulerState, gpu: Gpu, neededMb: number): number {
-  const reachableMb = gpu.availableMb + sumOver(state, gpu, ({ vram }) => vram.reservedMb);
+  const oursMb = gpu.leavingMb + sumOver(state, gpu, ({ vram }) => vram.reservedMb);
+  const reachableMb = gpu.availableMb + oursMb;
   if (neededMb <= reachableMb) return 0;
   return Math.max(0, gpu.totalMb - gpu.marginMb - reachableMb);
 }

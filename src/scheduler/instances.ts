@@ -77,9 +77,10 @@ export function forgetProcess(state: SchedulerState, instance: Instance): void {
   instance.tainted = false;
   instance.baseVramMb = 0;
   if (instance.running.size > 0) return;
-  // The free memory that was read last still excludes it: that is seen again in the next sample.
+  if (instance.gpu !== null) gpuOf(state, instance.gpu).leavingMb += instance.vram.sampledMb;
   setGpu(state, instance, null);
   refreshInstance(state, instance);
+  state.host.ramLeavingMb += instance.ram.sampledMb;
   setRamSample(state, instance, 0);
   instance.vram.sampledMb = 0;
   state.present.delete(instance.id);
@@ -89,6 +90,7 @@ export function onTelemetry(context: Context, event: Telemetry): void {
   const { state } = context;
   const takenAt = event.takenAt ?? event.now;
   state.host.ramFreeMb = event.ramFreeMb;
+  state.host.ramLeavingMb = 0;
   state.host.ramTotalMb = event.ramTotalMb ?? state.host.ramTotalMb;
   state.host.diskFreeMb = event.diskFreeMb;
   state.host.gpusLive = event.gpus !== null && event.gpus.length > 0;
@@ -96,7 +98,13 @@ export function onTelemetry(context: Context, event: Telemetry): void {
     for (const gpu of state.gpus.values()) gpu.present = false;
     for (const { uuid, totalMb, freeMb } of event.gpus) {
       const marginMb = marginOf(state, totalMb);
-      Object.assign(gpuOf(state, uuid), { totalMb, freeMb, marginMb, present: true });
+      Object.assign(gpuOf(state, uuid), {
+        totalMb,
+        freeMb,
+        marginMb,
+        leavingMb: 0,
+        present: true,
+      });
     }
   }
   takeSamples(state, event, takenAt);
