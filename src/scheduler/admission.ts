@@ -84,10 +84,10 @@ function ramNeverFits({ state }: Context, { demand }: Candidate): Verdict | null
   return { kind: "reject", resource: "system_ram_mb", neededMb: demand.ramMb, availableMb };
 }
 
-/** A first run of something that needs no GPU: alone in its own instance, everything else goes on. */
+/** A run that measures is alone in its instance, also where it must be alone on its GPU as well. */
 function aloneInInstance(context: Context, candidate: Candidate): Verdict | null {
   const { instance, demand, job } = candidate;
-  if (demand.alone !== "instance" || instance.running.size === 0) return null;
+  if (demand.alone === null || instance.running.size === 0) return null;
   claim(context, instance.id, job.request.jobId, expectedIdle(context, instance.running));
   const reason: BlockReason = {
     kind: "alone",

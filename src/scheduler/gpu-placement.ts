@@ -1,5 +1,6 @@
 import { isUnplaced } from "./classes.ts";
 import { RAM, type Candidate, type Context, type Verdict } from "./context.ts";
+import { gpuUseOf } from "./demand.ts";
 import { pendingReleaseMb, planEviction, releasing, reloadMs, startEviction } from "./eviction.ts";
 import type { EvictionPlan } from "./eviction.ts";
 import {
@@ -262,12 +263,16 @@ function evictionFor(
   return planEviction(context, gpu.instances, candidate.instance, want);
 }
 
-/** Residents that could compute: loaded, with their memory, and not the candidate's own. */
+/** Residents that hold memory, or may hold it unseen, and are not the candidate's own. */
 function awakeResidents({ state }: Context, { instance }: Candidate, gpu: Gpu): Instance[] {
   return [...gpu.instances]
     .map((id) => state.instances.get(id))
     .filter((each) => each !== undefined)
-    .filter((each) => each !== instance && (!each.asleep || each.eviction !== null));
+    .filter((each) => each !== instance && (!each.asleep || each.eviction !== null))
+    .filter(
+      ({ vram, capability, eviction }) =>
+        vram.measuredMb > 0 || eviction !== null || gpuUseOf(state, capability) === "yes",
+    );
 }
 
 function passes(context: Context, candidate: Candidate, gpu: Gpu, costMb: number): boolean {
@@ -318,7 +323,8 @@ function waitingFor(
 
 /** What programs that are not ours hold of a GPU, when the job would not fit beside them. */
 function heldOutsideMb(state: SchedulerState, gpu: Gpu, neededMb: number): number {
-  const reachableMb = gpu.availableMb + sumOver(state, gpu, ({ vram }) => vram.reservedMb);
+  const oursMb = gpu.leavingMb + sumOver(state, gpu, ({ vram }) => vram.reservedMb);
+  const reachableMb = gpu.availableMb + oursMb;
   if (neededMb <= reachableMb) return 0;
   return Math.max(0, gpu.totalMb - gpu.marginMb - reachableMb);
 }

@@ -1,5 +1,6 @@
 export { describeBlock } from "./block-reason.ts";
 export type { BlockReason } from "./block-reason.ts";
+export { canonicalKey, cloneState } from "./clone.ts";
 export {
   borrowPeak,
   foldSample,
@@ -22,7 +23,7 @@ export { blockReasonOf, gpuStatus, lanesInUse, pendingInOrder, placeForLoad } fr
 export type { GpuInstanceStatus, GpuStatus, PendingStatus } from "./queries.ts";
 export { decideRetry } from "./retry.ts";
 export type { RetryDecision, RetryInput } from "./retry.ts";
-export { cloneState, createScheduler } from "./state.ts";
+export { createScheduler } from "./state.ts";
 export type { SchedulerState } from "./state.ts";
 export { step } from "./step.ts";
 export { DEFAULT_RULES } from "./types.ts";

@@ -2,7 +2,7 @@ import { regroup } from "./classes.ts";
 import type { Context } from "./context.ts";
 import { judgeEviction } from "./eviction.ts";
 import { gpuOf, marginOf, refreshAll, refreshInstance, setGpu, setRamSample } from "./ledger.ts";
-import type { Instance, MemoryUse, SchedulerState } from "./state.ts";
+import { UNKNOWN_GPU, type Instance, type MemoryUse, type SchedulerState } from "./state.ts";
 import type { InstanceSample, SchedulerEvent } from "./types.ts";
 
 type InstanceChanged = Extract<SchedulerEvent, { type: "instance_changed" }>;
@@ -49,7 +49,7 @@ export function onInstanceChanged({ state, now }: Context, event: InstanceChange
     forgetProcess(state, instance);
   } else {
     state.present.add(instance.id);
-    setGpu(state, instance, event.gpuUuid ?? (instance.running.size > 0 ? instance.gpu : null));
+    setGpu(state, instance, event.gpuUuid ?? unreportedGpu(instance));
     instance.vram.measuredMb = event.observedVramMb ?? instance.vram.measuredMb;
     instance.ram.measuredMb = event.observedRamMb ?? instance.ram.measuredMb;
   }
@@ -59,6 +59,11 @@ export function onInstanceChanged({ state, now }: Context, event: InstanceChange
   }
   refreshInstance(state, instance);
   regroup(state, instance);
+}
+
+/** Where an instance stays that was started without naming a GPU. */
+function unreportedGpu(instance: Instance): string | null {
+  return instance.running.size > 0 || instance.gpu === UNKNOWN_GPU ? instance.gpu : null;
 }
 
 /** What a worker that has ended leaves behind: nothing. Its jobs stay until they are reported. */
@@ -72,9 +77,10 @@ export function forgetProcess(state: SchedulerState, instance: Instance): void {
   instance.tainted = false;
   instance.baseVramMb = 0;
   if (instance.running.size > 0) return;
-  // The free memory that was read last still excludes it: that is seen again in the next sample.
+  if (instance.gpu !== null) gpuOf(state, instance.gpu).leavingMb += instance.vram.sampledMb;
   setGpu(state, instance, null);
   refreshInstance(state, instance);
+  state.host.ramLeavingMb += instance.ram.sampledMb;
   setRamSample(state, instance, 0);
   instance.vram.sampledMb = 0;
   state.present.delete(instance.id);
@@ -84,6 +90,7 @@ export function onTelemetry(context: Context, event: Telemetry): void {
   const { state } = context;
   const takenAt = event.takenAt ?? event.now;
   state.host.ramFreeMb = event.ramFreeMb;
+  state.host.ramLeavingMb = 0;
   state.host.ramTotalMb = event.ramTotalMb ?? state.host.ramTotalMb;
   state.host.diskFreeMb = event.diskFreeMb;
   state.host.gpusLive = event.gpus !== null && event.gpus.length > 0;
@@ -91,7 +98,13 @@ export function onTelemetry(context: Context, event: Telemetry): void {
     for (const gpu of state.gpus.values()) gpu.present = false;
     for (const { uuid, totalMb, freeMb } of event.gpus) {
       const marginMb = marginOf(state, totalMb);
-      Object.assign(gpuOf(state, uuid), { totalMb, freeMb, marginMb, present: true });
+      Object.assign(gpuOf(state, uuid), {
+        totalMb,
+        freeMb,
+        marginMb,
+        leavingMb: 0,
+        present: true,
+      });
     }
   }
   takeSamples(state, event, takenAt);

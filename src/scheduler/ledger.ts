@@ -92,6 +92,7 @@ export function gpuOf(state: SchedulerState, uuid: string): Gpu {
       totalMb: 0,
       freeMb: 0,
       marginMb: 0,
+      leavingMb: 0,
       availableMb: 0,
       instances: new Set(),
       running: new Set(),
@@ -107,8 +108,12 @@ export function marginOf(state: SchedulerState, totalMb: number): number {
   return state.config.vramMarginMb ?? Math.max(MIN_MARGIN_MB, totalMb * MARGIN_SHARE);
 }
 
-/** Whether `costMb` more may be promised on this GPU now. */
+/**
+ * Whether `costMb` more may be promised on this GPU now. What costs nothing always fits: an instance
+ * that holds its memory already must not wait because another program has come to fill the margin.
+ */
 export function fits(state: SchedulerState, gpu: Gpu, costMb: number): boolean {
+  if (costMb <= 0) return true;
   if (state.rules.memoryTest === "joint") return costMb <= gpu.availableMb;
   const reserved = sumOver(state, gpu, (instance) => instance.vram.reservedMb);
   const mb = costMb + gpu.marginMb;

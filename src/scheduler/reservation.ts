@@ -5,6 +5,8 @@ import type { Gpu, Hold, Instance, MemoryUse, SchedulerState } from "./state.ts"
 /** A place seen as memory: a GPU or the host. */
 interface Place {
   readonly availableMb: number;
+  /** Will be seen free in the next sample. */
+  readonly leavingMb: number;
   readonly instances: Iterable<string>;
   readonly use: (instance: Instance) => MemoryUse;
 }
@@ -27,7 +29,7 @@ export function expectedStart(
     return expectedIdle(context, [where.exclusiveJob]);
   }
   const place = placeOf(state, where);
-  const ends: { at: number; mb: number }[] = [];
+  const ends = [{ at: now, mb: place.leavingMb }];
   for (const id of place.instances) {
     const instance = state.instances.get(id);
     if (instance === undefined || instance === candidate.instance) continue;
@@ -125,12 +127,14 @@ function placeOf(state: SchedulerState, where: Gpu | typeof RAM): Place {
   if (where === RAM) {
     return {
       availableMb: availableRam(state) ?? 0,
+      leavingMb: state.host.ramLeavingMb,
       instances: state.present,
       use: (instance) => instance.ram,
     };
   }
   return {
     availableMb: where.availableMb,
+    leavingMb: where.leavingMb,
     instances: where.instances,
     use: (instance) => instance.vram,
   };

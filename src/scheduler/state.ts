@@ -55,6 +55,8 @@ export interface Host {
   diskFreeMb: number | null;
   /** Sum over instances of RAM promised and not yet used. */
   ramPromisedMb: number;
+  /** RAM of workers that have ended since the last sample. */
+  ramLeavingMb: number;
   largestGpuMb: number;
 }
 
@@ -154,6 +156,8 @@ export interface Gpu {
   totalMb: number;
   freeMb: number;
   marginMb: number;
+  /** Held by workers that have ended since the last sample, and still counted as used in it. */
+  leavingMb: number;
   /** Free now, less what our instances are promised and have not used yet, less the margin. */
   availableMb: number;
   readonly instances: Set<string>;
@@ -202,6 +206,7 @@ export function createScheduler(
       ramTotalMb: null,
       diskFreeMb: null,
       ramPromisedMb: 0,
+      ramLeavingMb: 0,
       largestGpuMb: 0,
     },
   };
@@ -218,9 +223,4 @@ function resolveConfig(config: SchedulerConfig): ResolvedConfig {
     evictionTimeoutMs: config.evictionTimeoutMs ?? 5000,
     empiricalTracking: config.empiricalTracking ?? true,
   };
-}
-
-/** An independent copy. `step` changes its state in place; a search that branches copies first. */
-export function cloneState(state: SchedulerState): SchedulerState {
-  return structuredClone(state);
 }

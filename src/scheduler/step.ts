@@ -96,7 +96,7 @@ function finish(context: Context, event: Extract<SchedulerEvent, { type: "job_fi
   const job = state.running.get(event.jobId);
   if (job === undefined) return;
   const instance = instanceOf(state, job.request.instanceId, job.request.capability);
-  keepFloor(instance, now);
+  keepFloor(state, instance, job, now);
   state.running.delete(event.jobId);
   instance.running.delete(event.jobId);
   if (instance.exclusiveJob === event.jobId) instance.exclusiveJob = null;
@@ -109,11 +109,22 @@ function finish(context: Context, event: Extract<SchedulerEvent, { type: "job_fi
   regroup(state, instance);
 }
 
-/** What the ended job has left in its worker is unknown until a sample shows it. */
-function keepFloor(instance: Instance, now: number): void {
+/**
+ * What the ended job has left in its worker is unknown until a sample shows it: as much as was
+ * reserved for it, or, after a run that measured, its peak, or all of the GPU.
+ */
+function keepFloor(state: SchedulerState, instance: Instance, job: RunningJob, now: number): void {
   if (instance.state === "absent") return;
-  for (const use of [instance.vram, instance.ram]) use.floorMb = use.reservedMb;
+  const { vram, ram } = instance;
+  vram.floorMb = vram.reservedMb;
+  ram.floorMb = ram.reservedMb;
   instance.floorSince = now;
+  if (!job.exclusive) return;
+  const measured = demandOf(state, job.request);
+  const isKnown = measured.alone === null || !state.host.gpusLive;
+  const wholeMb = job.gpu === null ? 0 : (state.gpus.get(job.gpu)?.totalMb ?? 0);
+  vram.floorMb = Math.max(vram.floorMb, isKnown ? measured.vramMb : wholeMb);
+  ram.floorMb = Math.max(ram.floorMb, measured.ramMb);
 }
 
 function onIdle({ state, now, decisions }: Context, instance: Instance): void {
@@ -160,8 +171,8 @@ function admitWhatFits(context: Context): void {
   const { state } = context;
   const agenda = new Agenda(state);
   if (state.running.size < state.config.maxLanes) {
-    for (const [place, { jobId, aside }] of state.holds) {
-      if (aside !== true) context.heldBefore.set(jobId, place);
+    for (const [place, { jobId }] of state.holds) {
+      if (state.gpus.has(place)) context.heldBefore.set(jobId, place);
     }
     state.holds.clear();
   }
