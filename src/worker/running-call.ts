@@ -13,6 +13,8 @@ import type { ProgressReports } from "./progress.ts";
 export interface CallHost {
   readonly sink: FrameSink;
   readonly progress: ProgressReports;
+  /** Sums over all calls of the worker. */
+  readonly usage: Record<string, number>;
   readonly dataFolder: string;
   readonly config: unknown;
   readonly log: WorkerLogger;
@@ -31,10 +33,10 @@ export class RunningCall implements Call {
   readonly jobId: string | undefined;
   readonly #host: CallHost;
   readonly #controller = new AbortController();
-  readonly #usage: Record<string, number> = {};
   readonly #deadline: NodeJS.Timeout | undefined;
   #outputFolder: string | undefined;
   #progress = -1;
+  #isOver = false;
 
   constructor(host: CallHost, envelope: Envelope) {
     this.#host = host;
@@ -61,23 +63,19 @@ export class RunningCall implements Call {
     return this.#outputFolder;
   }
 
-  /** Sums of what this call used so far. */
-  get usageTotals(): Readonly<Record<string, number>> {
-    return this.#usage;
-  }
-
   abort(reason: CjmError): void {
     this.#controller.abort(reason);
   }
 
   progress(fraction: number, message = ""): void {
     this.#progress = fraction;
-    this.#host.progress.report(this.jobId, fraction, message);
+    this.#report(message);
   }
 
   usage(units: Readonly<Record<string, number>>): void {
+    const totals = this.#host.usage;
     for (const [unit, amount] of Object.entries(units)) {
-      this.#usage[unit] = (this.#usage[unit] ?? 0) + amount;
+      totals[unit] = (totals[unit] ?? 0) + amount;
     }
     this.#host.sink.send(compact({ type: "usage" as const, job_id: this.jobId, units }));
   }
@@ -101,7 +99,7 @@ export class RunningCall implements Call {
 
   heartbeat<T>(message: string, work: () => Promise<T>): Promise<T> {
     return beat(work, (elapsed) => {
-      this.#host.progress.report(this.jobId, this.#progress, `${message} (${elapsed} s)`);
+      this.#report(`${message} (${elapsed} s)`);
     });
   }
 
@@ -109,8 +107,14 @@ export class RunningCall implements Call {
     return this.#host.invoke(this, action, input);
   }
 
-  /** Ends the timer; nothing aborts a call that is over. */
+  /** What the tool still does behind a call that is over makes no progress of it. */
+  #report(message: string): void {
+    if (!this.#isOver) this.#host.progress.report(this.jobId, this.#progress, message);
+  }
+
+  /** Ends the call: no deadline passes any more. */
   [Symbol.dispose](): void {
+    this.#isOver = true;
     clearTimeout(this.#deadline);
   }
 }
