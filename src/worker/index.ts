@@ -12,6 +12,7 @@ export type {
   Capability,
   ConfigOption,
   FieldOptions,
+  MemoryPeak,
   ReleaseReply,
   StreamingAction,
   TaskAdapter,

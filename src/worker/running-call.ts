@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { CjmError } from "../errors/index.ts";
 import type { Envelope } from "../protocol/index.ts";
 import { compact } from "../util/compact.ts";
-import type { Call, WorkerLogger } from "./capability.ts";
+import type { Call, MemoryPeak, WorkerLogger } from "./capability.ts";
 import type { FrameSink } from "./control-stream.ts";
 import { beat } from "./heartbeat.ts";
 import type { ProgressReports } from "./progress.ts";
@@ -67,26 +67,26 @@ export class RunningCall implements Call {
     this.#controller.abort(reason);
   }
 
-  progress(fraction: number, message = ""): void {
+  readonly progress = (fraction: number, message = ""): void => {
     this.#progress = fraction;
     this.#report(message);
-  }
+  };
 
-  usage(units: Readonly<Record<string, number>>): void {
+  readonly usage = (units: Readonly<Record<string, number>>): void => {
     const totals = this.#host.usage;
     for (const [unit, amount] of Object.entries(units)) {
       totals[unit] = (totals[unit] ?? 0) + amount;
     }
     this.#host.sink.send(compact({ type: "usage" as const, job_id: this.jobId, units }));
-  }
+  };
 
-  account(eventType: string, payload: Readonly<Record<string, unknown>> = {}): void {
+  readonly account = (eventType: string, payload: Readonly<Record<string, unknown>> = {}): void => {
     this.#host.sink.send(
       compact({ type: "account" as const, job_id: this.jobId, event_type: eventType, payload }),
     );
-  }
+  };
 
-  memory(peak: { readonly gpuPeakMb?: number; readonly hostPeakMb?: number }): void {
+  readonly memory = (peak: MemoryPeak): void => {
     this.#host.sink.send(
       compact({
         type: "memory" as const,
@@ -95,17 +95,17 @@ export class RunningCall implements Call {
         host_peak_mb: peak.hostPeakMb,
       }),
     );
-  }
+  };
 
-  heartbeat<T>(message: string, work: () => Promise<T>): Promise<T> {
+  readonly heartbeat = <T>(message: string, work: () => Promise<T>): Promise<T> => {
     return beat(work, (elapsed) => {
       this.#report(`${message} (${elapsed} s)`);
     });
-  }
+  };
 
-  invoke(action: string, input: unknown): Promise<unknown> {
+  readonly invoke = (action: string, input: unknown): Promise<unknown> => {
     return this.#host.invoke(this, action, input);
-  }
+  };
 
   /** What the tool still does behind a call that is over makes no progress of it. */
   #report(message: string): void {

@@ -41,7 +41,11 @@ export function startWorker(capability: Capability): TestWorker {
   const ask = async (path: string, init: RequestInit): Promise<Answer> => {
     const response = await app.request(path, init);
     const body: unknown = await response.json();
-    return { status: response.status, body, error: (body as { _job_error?: JobError } | null)?._job_error };
+    return {
+      status: response.status,
+      body,
+      error: (body as { _job_error?: JobError } | null)?._job_error,
+    };
   };
   return {
     app,
