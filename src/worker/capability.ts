@@ -82,7 +82,10 @@ export type Action<Config = never> =
 /** A method of a task adapter: answers once; `call.invoke` reaches the tool's own actions. */
 export type TaskMethod = UnaryAction<never, z.ZodType, z.ZodType>;
 
-/** Names the type of one action, so that its handler's parameters are inferred. */
+/**
+ * Names the type of one action, so that its handler's input and output are inferred. Write
+ * `call: Call<z.output<typeof config>>` for a typed `call.config`.
+ */
 export function defineAction<Input extends z.ZodType, Output extends z.ZodType, Config = unknown>(
   action: UnaryAction<Config, Input, Output>,
 ): UnaryAction<Config, Input, Output>;
