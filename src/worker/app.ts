@@ -77,16 +77,20 @@ function addIdentity(app: WorkerApp, runtime: WorkerRuntime): void {
 }
 
 function addLifeCycle(app: WorkerApp, runtime: WorkerRuntime): void {
+  const hookRequest = async (c: Context<WorkerBindings>): Promise<lifeCycle.HookRequest> => ({
+    body: await readJsonBody(c),
+    signal: c.req.raw.signal,
+  });
   app.post("/initialize", async (c) =>
-    c.json(await lifeCycle.initialize(runtime, await readJsonBody(c))),
+    c.json(await lifeCycle.initialize(runtime, await hookRequest(c))),
   );
   app.post("/reconfigure", async (c) =>
-    c.json(await lifeCycle.reconfigure(runtime, await readJsonBody(c))),
+    c.json(await lifeCycle.reconfigure(runtime, await hookRequest(c))),
   );
+  app.post("/prefetch", async (c) => c.json(await lifeCycle.prefetch(runtime, c.req.raw.signal)));
   app.post("/release", async (c) =>
     c.json(await lifeCycle.release(runtime, await readJsonBody(c))),
   );
-  app.post("/prefetch", async (c) => c.json(await lifeCycle.prefetch(runtime)));
   app.post("/on_enable", async (c) => c.json(await lifeCycle.enable(runtime)));
   app.post("/on_disable", async (c) => c.json(await lifeCycle.disable(runtime)));
   app.post("/cleanup", async (c) => c.json(await lifeCycle.cleanup(runtime)));

@@ -11,6 +11,8 @@ export interface WorkerContext {
   readonly log: WorkerLogger;
   /** Folder of this capability, kept between runs; the host creates it. */
   readonly dataFolder: string;
+  /** Aborted when nobody waits any more: by a cancel, a deadline, or a closed connection. */
+  readonly signal: AbortSignal;
   /**
    * Reports a fraction from 0 to 1, or -1 where the amount of work is unknown. At most ten frames a
    * second reach the host, the last one always; it keeps the host's stall detector quiet.
@@ -30,8 +32,6 @@ export interface MemoryPeak {
 export interface Call<Config = unknown> extends WorkerContext {
   readonly config: Config;
   readonly envelope: Envelope;
-  /** Aborted by a cancel of this call, by its deadline, or when the host closes the connection. */
-  readonly signal: AbortSignal;
   /** Folder for files this call returns by reference; made on first use outside a host. */
   readonly outputFolder: string;
   /** Adds to the measured usage of this call; units are summed and never interpreted. */

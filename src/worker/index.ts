@@ -1,6 +1,7 @@
 export { z } from "zod";
 export { CjmError } from "../errors/index.ts";
-export type { DirRef, FileRef } from "../protocol/index.ts";
+export { dirRefSchema, fileRefSchema } from "../protocol/references.ts";
+export type { DirRef, FileRef } from "../protocol/references.ts";
 export { createWorkerApp } from "./app.ts";
 export type { WorkerApp } from "./app.ts";
 export { cacheDirForConfig, listCacheEntries, pruneCacheForInput } from "./cache-paths.ts";

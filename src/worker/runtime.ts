@@ -77,13 +77,14 @@ export class WorkerRuntime {
   }
 
   /** What a hook of the life cycle gets; `progress` of it belongs to no job. */
-  hookContext(): WorkerContext {
+  hookContext(signal: AbortSignal): WorkerContext {
     const report = (fraction: number, message = ""): void => {
       this.progress.report(undefined, fraction, message);
     };
     return {
       log: this.log,
       dataFolder: this.dataFolder,
+      signal,
       progress: report,
       heartbeat: (message, work) =>
         beat(work, (elapsed) => {
