@@ -3,4 +3,5 @@ export * from "./frames.ts";
 export * from "./json-schema.ts";
 export * from "./limits.ts";
 export * from "./manifest.ts";
+export * from "./references.ts";
 export * from "./wire.ts";

@@ -19,5 +19,6 @@ export function bareCall<Config>(
     account: ignore,
     memory: ignore,
     heartbeat: (_message, work) => work(),
+    invoke: () => Promise.reject(new Error("a bare call has no other actions")),
   };
 }
