@@ -32,7 +32,7 @@ export const npmKind: EnvironmentKind = {
       const dependencies = { name: `cjm-env-${spec.name.toLowerCase()}`, private: true };
       await writeFile(join(folder, "package.json"), `${JSON.stringify(dependencies, null, 2)}\n`);
       context.step(`npm install ${spec.entry.package ?? ""}`);
-      await npm(["install", spec.entry.package ?? ""], folder, context);
+      await npm(["install", "--install-links", spec.entry.package ?? ""], folder, context);
     } else {
       context.step("copying the worker");
       await copyFiles(await sourceOf(spec), folder);
