@@ -1,7 +1,7 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import type { InstanceDeclaration, InstanceSurface, KwargIssue } from "../composition/index.ts";
+import type { InstanceDeclaration, InstanceSurface } from "../composition/index.ts";
 import { CjmError } from "../errors/index.ts";
 import { statusReplySchema } from "../protocol/index.ts";
 import type {
@@ -17,7 +17,7 @@ import { compact } from "../util/compact.ts";
 import { hashCanonical } from "../util/canonical-json.ts";
 import { isRecord } from "../util/record.ts";
 import type { ActiveCall } from "./active-calls.ts";
-import { checkKwargs, findAction, kwargProblems } from "./call-check.ts";
+import { checkKwargs, findAction } from "./call-check.ts";
 import type { CapabilityInstance, ReadyWorker } from "./instance.ts";
 import type { CapabilityManager } from "./manager.ts";
 import { adoptOutputs } from "./output-files.ts";
@@ -25,7 +25,7 @@ import { adoptOutputs } from "./output-files.ts";
 /** Measures what a job's worker really used; `host.ts` connects it to the telemetry. */
 export interface JobMeter {
   begin(jobId: string, instanceId: string, pid: number): void;
-  end(jobId: string): ExecutionOutcome["peaks"];
+  end(jobId: string): Promise<ExecutionOutcome["peaks"]>;
 }
 
 export interface ExecutorFolders {
@@ -92,10 +92,10 @@ export class CapabilityExecutor implements Executor {
       });
       const answer = await this.#send({ call, instance, worker, attempt, events, signal });
       const result = await adoptOutputs(answer, { attempt, files: this.#folders.files });
-      peaks = withReported(this.#meter.end(call.jobId), active);
+      peaks = withReported(await this.#meter.end(call.jobId), active);
       return { result, usage: active.usage, workerSessionId: worker.sessionId, peaks };
     } finally {
-      if (peaks === undefined) this.#meter.end(call.jobId);
+      if (peaks === undefined) await this.#meter.end(call.jobId);
       instance.calls.end(call.jobId);
       await rm(join(this.#folders.work, call.jobId), { recursive: true, force: true });
     }
@@ -121,21 +121,9 @@ export class CapabilityExecutor implements Executor {
     return compact({
       capability: code.name,
       enabled: this.#manager.isEnabled(instanceId),
-      actions: code.actions === undefined ? undefined : Object.keys(code.actions),
+      actions: code.actions,
       tasks: code.tasks,
     });
-  }
-
-  kwargIssues(
-    instanceId: string,
-    target: CallTarget,
-    kwargs: Readonly<Record<string, unknown>>,
-  ): readonly KwargIssue[] {
-    const { code } = this.#manager.definition(this.#capabilityOf(instanceId)).manifest;
-    return kwargProblems(code, target, kwargs).map(({ path, message }) => ({
-      path: path === "" ? [] : path.split("."),
-      message,
-    }));
   }
 
   declare(instanceId: string, declaration: InstanceDeclaration): void {

@@ -277,7 +277,7 @@ export class CapabilityInstance implements AsyncDisposable {
     if (frame.type === "log") {
       this.#services.diagnostics.appendRecord({
         message: frame.message,
-        level: frame.level.toUpperCase(),
+        level: frame.level,
         loggerName: frame.logger,
         ts: frame.ts,
         workerSessionId: sessionId,
@@ -296,7 +296,7 @@ export class CapabilityInstance implements AsyncDisposable {
   #note(message: string, sessionId: string | null = null): void {
     this.#services.diagnostics.appendRecord({
       message: `${this.spec.instanceId}: ${message}`,
-      level: "WARNING",
+      level: "warning",
       loggerName: "cjm.host",
       ts: new Date().toISOString(),
       workerSessionId: sessionId,

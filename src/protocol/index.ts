@@ -1,5 +1,6 @@
 export * from "./body-scanner.ts";
 export * from "./frames.ts";
 export * from "./json-schema.ts";
+export * from "./limits.ts";
 export * from "./manifest.ts";
 export * from "./wire.ts";

@@ -1,15 +1,6 @@
 import { z } from "zod";
 import { ERROR_CATEGORIES } from "../errors/index.ts";
 
-/** Version of the worker protocol; a worker that reports another one is refused. */
-export const PROTOCOL_VERSION = 1;
-
-/** Limits of a body in either direction; larger content travels as files. */
-export const BODY_LIMITS = { bytes: 4 * 1024 * 1024, depth: 64, values: 200_000 } as const;
-
-/** Longest control frame in bytes, its newline included. */
-export const FRAME_MAX_BYTES = 64 * 1024;
-
 export const sha256Schema = z.string().regex(/^sha256:[0-9a-f]{64}$/u, "expected sha256:<64 hex>");
 
 export const resourceShortfallSchema = z.object({

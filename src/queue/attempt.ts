@@ -1,5 +1,6 @@
 import { toError } from "../errors/index.ts";
-import { ChunkChannel } from "./chunk-channel.ts";
+
+import { complete, fail } from "./endings.ts";
 import type { ExecutionEvents } from "./executor.ts";
 import type { JobEntry, RunningAttempt, StopReason } from "./job.ts";
 import type { RunLoop } from "./run-loop.ts";
@@ -47,11 +48,11 @@ export async function runAttempt(
       attempt.abort.signal,
     );
     clearTimers(attempt);
-    await loop.completed(entry, outcome);
+    await complete(loop, entry, outcome);
   } catch (error) {
     clearTimers(attempt);
     if (entry.planned !== "running") throw toError(error);
-    await loop.failed(entry, error);
+    await fail(loop, entry, error);
   }
 }
 
@@ -120,7 +121,7 @@ function eventsOf(loop: RunLoop, entry: JobEntry, attempt: RunningAttempt): Exec
       });
     },
     chunk: async (value) => {
-      if (entry.chunks instanceof ChunkChannel) await entry.chunks.push(value);
+      if (entry.chunks !== null) await entry.chunks.push(value);
       else entry.collected.push(value);
     },
   };

@@ -44,7 +44,10 @@ export function topicsOf(event: QueueEvent): string[] {
 /** True for the last event of the job or composition that `filter` is about. */
 export function isTerminalEvent(
   event: QueueEvent,
-  filter: { readonly jobId?: string | undefined; readonly compositionId?: string | undefined } | null,
+  filter: {
+    readonly jobId?: string | undefined;
+    readonly compositionId?: string | undefined;
+  } | null,
 ): boolean {
   if (event.type !== "state_transition") return false;
   const isOver = ["completed", "failed", "cancelled"].includes(String(event.payload["to"]));

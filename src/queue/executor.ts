@@ -1,4 +1,4 @@
-import type { InstanceDeclaration, InstanceSurface, KwargIssue } from "../composition/index.ts";
+import type { InstanceDeclaration, InstanceSurface } from "../composition/index.ts";
 import type { Envelope } from "../protocol/index.ts";
 
 /** What a call addresses inside an instance. Neither named means the default action. */
@@ -94,12 +94,6 @@ export interface Executor {
   watchInstances(listener: (change: InstanceChange) => void): () => void;
   /** What a composition's validation asks about an instance; undefined if there is none such. */
   surface(instanceId: string, declaration?: InstanceDeclaration): InstanceSurface | undefined;
-  /** Everything wrong with kwargs that may still hold markers, ignoring what lies at a marker. */
-  kwargIssues(
-    instanceId: string,
-    target: CallTarget,
-    kwargs: Readonly<Record<string, unknown>>,
-  ): readonly KwargIssue[];
   /** Makes a declared instance known; starts nothing. @throws {CjmError} naming every bad config key. */
   declare(instanceId: string, declaration: InstanceDeclaration): void;
   /** Gives memory back without ending the worker. */

@@ -17,7 +17,7 @@ export async function* followEvents(
 ): AsyncGenerator<QueueEvent> {
   using reader = loop.events.subscribe(topic, 10_000);
   let seen = filter?.afterSeq ?? 0;
-  for (let isMore = filter !== null; isMore; ) {
+  for (let isMore = filter !== null; isMore;) {
     const page = await store.queryJournal({ ...filter, afterSeq: seen, limit: PAGE });
     for (const row of page) {
       seen = row.seq;

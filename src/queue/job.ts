@@ -32,6 +32,7 @@ export interface JobSpec {
   readonly runId: string | null;
   readonly actor: string | null;
   readonly configHash: string;
+  readonly codeHash: string | null;
   readonly profileKey: string;
   readonly inputBucket: number | null;
   readonly vramLimitMb: number | null;
@@ -198,6 +199,7 @@ export function viewOfRecord(record: JobRecord, result: unknown): JobView {
     runId: record.runId,
     actor: record.actor,
     configHash: record.configHash ?? "",
+    codeHash: null,
     profileKey: record.profileKey ?? "",
     inputBucket: record.inputBucket,
     vramLimitMb: record.vramLimitMb,

@@ -35,37 +35,56 @@ export class ProfileBook {
     });
   }
 
-  /** Adds what one attempt was measured to need. */
+  /** Adds what one attempt was measured to need; without an outcome it ran out of memory. */
   fold(
     entry: JobEntry,
     outcome: ExecutionOutcome | null,
-    run: { readonly how: "completed" | "out_of_memory"; readonly now: number },
   ): { key: string; profile: ResourceProfile; record: ProfileRecord } | undefined {
     const key = entry.spec.profileKey;
+    const parts = parseProfileKey(key);
     const attempt = entry.attemptNow;
-    if (attempt === null) return undefined;
+    if (attempt === null || parts === null) return undefined;
     const loadMs = attempt.loadMs ?? 0;
-    const gpuPeaks = Object.values(outcome?.peaks.gpuMb ?? {});
     const profile = foldSample(this.#profiles.get(key) ?? null, {
-      key: parseProfileKey(key),
-      outcome: run.how,
-      alone: outcome?.peaks.isAlone ?? true,
-      vramPeakMb: gpuPeaks.length === 0 ? null : Math.max(...gpuPeaks),
-      ramPeakMb: outcome?.peaks.hostMb ?? null,
+      key: parts,
       durationMs: Math.max(0, performance.now() - attempt.startedMs - loadMs),
       loadMs,
-      cpuPercent: outcome?.peaks.cpuPercent ?? null,
-      usage: outcome?.usage ?? {},
       seenAtMs: Date.now(),
+      driver: null,
+      ...(outcome === null ? OUT_OF_MEMORY : measured(outcome)),
     });
     this.#profiles.set(key, profile);
-    const record = {
-      key,
-      capability: entry.spec.capability,
-      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a profile is plain JSON
-      body: profile as unknown as Readonly<Record<string, unknown>>,
-      updatedAt: new Date().toISOString(),
-    };
-    return { key, profile, record };
+    return { key, profile, record: recordOf(key, profile) };
   }
+}
+
+const OUT_OF_MEMORY = {
+  outcome: "out_of_memory",
+  alone: true,
+  vramPeakMb: null,
+  ramPeakMb: null,
+  cpuPercent: null,
+  usage: {},
+} as const;
+
+function measured({ peaks, usage }: ExecutionOutcome) {
+  const gpuPeaks = Object.values(peaks.gpuMb);
+  return {
+    outcome: "completed",
+    alone: peaks.isAlone,
+    vramPeakMb: gpuPeaks.length === 0 ? null : Math.max(...gpuPeaks),
+    ramPeakMb: peaks.hostMb,
+    cpuPercent: peaks.cpuPercent,
+    usage,
+  } as const;
+}
+
+function recordOf(key: string, profile: ResourceProfile): ProfileRecord {
+  return {
+    key,
+    capability: profile.key.capability,
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a profile is plain JSON
+    body: profile as unknown as Readonly<Record<string, unknown>>,
+    updatedAt: new Date().toISOString(),
+  };
 }

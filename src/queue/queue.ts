@@ -1,14 +1,27 @@
+import { bindInputs, type Composition, validateComposition } from "../composition/index.ts";
 import { CjmError, fromJobError } from "../errors/index.ts";
 import type { SchedulerState } from "../scheduler/index.ts";
 import type { JournalEvent, ResultFiles, StorePort } from "../store/index.ts";
+import { compact } from "../util/compact.ts";
 import { newId } from "../util/ids.ts";
 import { stopAttempt } from "./attempt.ts";
+import { CompositionHandle, type CompositionView, viewOfRun } from "./composition-handle.ts";
+import { CompositionRunner } from "./composition-runner.ts";
 import { ChunkChannel } from "./chunk-channel.ts";
+import { cancelPending } from "./endings.ts";
 import { followEvents } from "./follow.ts";
 import { ALL_TOPIC, compositionTopic, jobTopic, type QueueEvent } from "./events.ts";
 import type { CallTarget, Executor } from "./executor.ts";
 import { JobHandle } from "./job-handle.ts";
-import { isTerminal, type JobEntry, type JobView, newEntry, viewOf, viewOfRecord } from "./job.ts";
+import {
+  isTerminal,
+  type JobEntry,
+  type JobSpec,
+  type JobView,
+  newEntry,
+  viewOf,
+  viewOfRecord,
+} from "./job.ts";
 import { RunLoop, type RunLoopOptions } from "./run-loop.ts";
 import type { Unit } from "./unit.ts";
 
@@ -62,6 +75,7 @@ export interface MemberOptions {
  */
 export class JobQueue {
   readonly #loop: RunLoop;
+  readonly #compositions: CompositionRunner;
   readonly #store: StorePort;
   readonly #results: ResultFiles;
   readonly #executor: Executor;
@@ -75,6 +89,7 @@ export class JobQueue {
     this.#results = options.results;
     this.#executor = options.executor;
     this.#loop = new RunLoop(options);
+    this.#compositions = new CompositionRunner(this);
   }
 
   /** The single writer behind this queue; for the parts of the queue only. @internal */
@@ -148,7 +163,7 @@ export class JobQueue {
 
   /** Puts a job's cancel into the unit. @internal */
   cancelEntry(entry: JobEntry, unit: Unit): void {
-    if (this.#loop.cancelPending(entry, unit) || entry.planned !== "running") return;
+    if (cancelPending(this.#loop, entry, unit) || entry.planned !== "running") return;
     if (entry.cancelPhase !== null) return;
     const now = new Date().toISOString();
     entry.cancelPhase = "cooperative";
@@ -193,6 +208,60 @@ export class JobQueue {
     throw view.error === null
       ? new CjmError("CAPABILITY_ERROR", `Job ${jobId} is ${view.status}`)
       : fromJobError(view.error);
+  }
+
+  /**
+   * Submits a DAG of calls. Resolves when it is durable.
+   *
+   * @param inputs values of the inputs that the composition declares.
+   * @throws {CjmError} `COMPOSITION_INVALID` naming everything that is wrong with it, and what
+   *   {@link submit} throws for the host's own state. Nothing is stored then.
+   */
+  async submitComposition(
+    composition: Composition,
+    inputs: Readonly<Record<string, unknown>> = {},
+  ): Promise<CompositionHandle> {
+    this.requireOpen();
+    const bound = bindInputs({ ...this.#context, ...compact(composition) }, inputs);
+    validateComposition(bound, {
+      instance: (id, declaration) => this.#executor.surface(id, declaration),
+    });
+    for (const [id, declaration] of Object.entries(bound.instances)) {
+      this.#executor.declare(id, declaration);
+    }
+    const { run } = await this.#compositions.submit(bound);
+    return new CompositionHandle(this, run.id);
+  }
+
+  /** Cancels a composition and what it runs. False if it is unknown or over. */
+  async cancelComposition(compositionId: string): Promise<boolean> {
+    const active = this.#compositions.active.get(compositionId);
+    if (active?.run.status !== "running" || active.run.cancelRequested) return false;
+    await this.#loop.transact((unit) => {
+      this.#compositions.cancel(active, unit);
+    });
+    return true;
+  }
+
+  /** The composition as it is now; undefined if this host does not run it. */
+  getComposition(compositionId: string): CompositionView | undefined {
+    const active = this.#compositions.active.get(compositionId);
+    return active === undefined ? undefined : viewOfRun(active);
+  }
+
+  /** Compositions of this host, the newest last. */
+  getCompositions(): CompositionView[] {
+    return [...this.#compositions.active.values()].map(viewOfRun);
+  }
+
+  /** Resolves with the composition when it is over. */
+  async waitForComposition(compositionId: string): Promise<CompositionView> {
+    const active = this.#compositions.active.get(compositionId);
+    if (active === undefined) {
+      throw new CjmError("JOB_UNKNOWN", `This host runs no composition ${compositionId}`);
+    }
+    await active.done.promise;
+    return viewOfRun(active);
   }
 
   /** Pending jobs, the most urgent first. */
@@ -267,30 +336,22 @@ export class JobQueue {
     if (!facts.isEnabled) {
       throw new CjmError("CAPABILITY_DISABLED", `Instance "${instanceId}" is disabled`);
     }
-    const { action, task, method } = options;
-    this.#executor.check(instanceId, { action, task, method }, kwargs);
+    this.#executor.check(instanceId, targetOf(options), kwargs);
     const { gpuModel } = this.#options.probe.snapshot();
     const inputSize = options.inputSize ?? null;
-    const member = options.member;
     return newEntry(
       {
+        ...callerSpec(options, { ...this.#context, maxRetries: this.#options.maxRetries }),
+        ...memberSpec(options.member),
         id: newId(),
         instanceId,
         capability: facts.capability,
-        target: { action, task, method },
+        target: targetOf(options),
         kwargs,
-        control: options.control ?? {},
-        maxRetries: options.maxRetries ?? this.#options.maxRetries,
-        timeoutMs: options.timeoutMs ?? null,
-        compositionId: member?.compositionId ?? null,
-        nodeId: member?.nodeId ?? null,
-        itemIndex: member?.itemIndex ?? null,
-        runId: options.runId ?? this.#context.runId ?? null,
-        actor: options.actor ?? this.#context.actor ?? null,
         configHash: facts.configHash,
+        codeHash: facts.codeHash,
         profileKey: this.#options.profiles.keyOf(facts, inputSize, gpuModel),
         inputBucket: inputSize,
-        vramLimitMb: options.vramLimitMb ?? null,
         submittedAt: new Date().toISOString(),
       },
       {
@@ -325,4 +386,28 @@ export class JobQueue {
   #views(status: JobView["status"]): JobView[] {
     return [...this.#loop.jobs.values()].filter((job) => job.status === status).map(viewOf);
   }
+}
+
+function targetOf({ action, task, method }: CallTarget): CallTarget {
+  return { action, task, method };
+}
+
+function callerSpec(
+  options: SubmitOptions,
+  defaults: RunContext & { readonly maxRetries: number },
+): Pick<JobSpec, "control" | "maxRetries" | "timeoutMs" | "runId" | "actor" | "vramLimitMb"> {
+  return {
+    control: options.control ?? {},
+    maxRetries: options.maxRetries ?? defaults.maxRetries,
+    timeoutMs: options.timeoutMs ?? null,
+    runId: options.runId ?? defaults.runId ?? null,
+    actor: options.actor ?? defaults.actor ?? null,
+    vramLimitMb: options.vramLimitMb ?? null,
+  };
+}
+
+function memberSpec(
+  member: MemberOptions | undefined,
+): Pick<JobSpec, "compositionId" | "nodeId" | "itemIndex"> {
+  return member ?? { compositionId: null, nodeId: null, itemIndex: null };
 }

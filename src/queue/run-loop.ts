@@ -1,23 +1,19 @@
-import { CjmError, type JobError, toJobError } from "../errors/index.ts";
+import { CjmError } from "../errors/index.ts";
 import {
   createScheduler,
-  type Decision,
-  decideRetry,
-  describeBlock,
   type SchedulerConfig,
   type SchedulerEvent,
   type SchedulerState,
   step,
 } from "../scheduler/index.ts";
 import type { JournalEvent, ResultFiles, StorePort } from "../store/index.ts";
+import { decide } from "./decisions.ts";
 import { EventStream } from "./event-stream.ts";
 import { type QueueEvent, topicsOf } from "./events.ts";
-import type { ExecutionOutcome, Executor, InstanceChange } from "./executor.ts";
-import { isTerminal, type JobEntry, plan, toNewJob } from "./job.ts";
-import { ProfileBook } from "./profile-book.ts";
+import type { Executor, InstanceChange } from "./executor.ts";
+import { type JobEntry, toNewJob } from "./job.ts";
+import type { ProfileBook } from "./profile-book.ts";
 import type { ResourceProbe } from "./resource-probe.ts";
-import { runAttempt } from "./attempt.ts";
-import { terminalSnapshot } from "./snapshot.ts";
 import { Unit } from "./unit.ts";
 
 export interface RunLoopOptions {
@@ -48,10 +44,12 @@ export class RunLoop {
   readonly jobs = new Map<string, JobEntry>();
   readonly options: RunLoopOptions;
   readonly #scheduler: SchedulerState;
-  readonly #now: () => number;
+  /** Monotonic milliseconds. */
+  readonly now: () => number;
   readonly #finished: string[] = [];
   readonly #idle = new Set<() => void>();
   readonly #unsubscribe: (() => void)[] = [];
+  readonly #introduced = new Set<string>();
   #memberEnded: MemberEnded = () => undefined;
   #wake: NodeJS.Timeout | null = null;
   #nextSeq = 0;
@@ -62,10 +60,10 @@ export class RunLoop {
 
   constructor(options: RunLoopOptions) {
     this.options = options;
-    this.#now = options.now ?? (() => performance.now());
+    this.now = options.now ?? (() => performance.now());
     this.#scheduler = createScheduler(options.scheduler);
     for (const [key, profile] of options.profiles.all()) {
-      step(this.#scheduler, { type: "profile_changed", now: this.#now(), key, profile });
+      step(this.#scheduler, { type: "profile_changed", now: this.now(), key, profile });
     }
   }
 
@@ -85,6 +83,14 @@ export class RunLoop {
 
   onMemberEnded(listener: MemberEnded): void {
     this.#memberEnded = listener;
+  }
+
+  memberEnded(entry: JobEntry, unit: Unit): void {
+    if (entry.spec.compositionId !== null) this.#memberEnded(entry, unit);
+  }
+
+  get isPaused(): boolean {
+    return this.#isPaused;
   }
 
   get state(): SchedulerState {
@@ -143,6 +149,7 @@ export class RunLoop {
   /** Gives a pending job to the scheduler: a new one, one that is resumed, or one that is retried. */
   enqueue(entry: JobEntry, unit: Unit): void {
     const { spec } = entry;
+    this.#introduce(spec.instanceId, unit);
     const job = {
       jobId: spec.id,
       instanceId: spec.instanceId,
@@ -152,78 +159,14 @@ export class RunLoop {
       seq: entry.seq,
       ...(spec.vramLimitMb !== null && { vramLimitMb: spec.vramLimitMb }),
     };
-    this.#step({ type: "job_submitted", now: this.#now(), job }, unit);
-  }
-
-  /** Cancels a job that does not run. False if it runs or is over. */
-  cancelPending(entry: JobEntry, unit: Unit): boolean {
-    if (entry.planned !== "pending") return false;
-    if (entry.retryTimer === null) {
-      this.#step({ type: "job_removed", now: this.#now(), jobId: entry.spec.id }, unit);
-    } else {
-      clearTimeout(entry.retryTimer);
-      entry.retryTimer = null;
-    }
-    this.#terminal(entry, { status: "cancelled", error: cancelledError(entry) }, unit);
-    return true;
+    this.step({ type: "job_submitted", now: this.now(), job }, unit);
   }
 
   /** Changes the priority of a pending job. */
   reprioritize(entry: JobEntry, priority: number, unit: Unit): void {
-    this.#step(
-      { type: "job_reprioritized", now: this.#now(), jobId: entry.spec.id, priority },
-      unit,
-    );
+    this.step({ type: "job_reprioritized", now: this.now(), jobId: entry.spec.id, priority }, unit);
     unit.updateJob(entry, { priority }, (job) => {
       job.priority = priority;
-    });
-  }
-
-  /** A running attempt gave its result. */
-  async completed(entry: JobEntry, outcome: ExecutionOutcome): Promise<void> {
-    const result =
-      entry.chunks === null && entry.collected.length > 0 ? entry.collected : outcome.result;
-    const stored = await this.options.results.store(result);
-    await this.transact((unit) => {
-      this.#learn(entry, outcome, "completed", unit);
-      this.#step(this.#finishedEvent(entry, "completed"), unit);
-      this.#terminal(entry, { status: "completed", result, stored }, unit);
-    });
-  }
-
-  /** A running attempt ended without a result. */
-  async failed(entry: JobEntry, thrown: unknown): Promise<void> {
-    const stop = entry.attemptNow?.stop ?? null;
-    const error = this.#errorOf(entry, thrown, stop);
-    if (stop === "cancel") {
-      await this.transact((unit) => {
-        this.#step(this.#finishedEvent(entry, "cancelled"), unit);
-        this.#terminal(entry, { status: "cancelled", error }, unit);
-      });
-      return;
-    }
-    const isCollateral = endedByHost(thrown) && stop === null;
-    const retry = isCollateral
-      ? ({ retry: true, delayMs: 0, restartWorker: false, evict: false } as const)
-      : decideRetry({
-          category: error.category,
-          code: error.code,
-          attempt: entry.retryCount + 1,
-          maxRetries: entry.spec.maxRetries,
-          workerKilled: error.code === "WORKER_EXITED" || error.code === "WORKER_OOM",
-          retryAfterSeconds: error.retry_after_seconds,
-          random: Math.random(),
-        });
-    const outOfMemory = error.category === "resource";
-    if (retry.retry && retry.restartWorker) {
-      await this.options.executor.end(entry.spec.instanceId, "restarted for a retry");
-    }
-    await this.transact((unit) => {
-      if (outOfMemory) this.#learn(entry, null, "out_of_memory", unit);
-      const left = outOfMemory ? "out_of_memory" : retry.retry ? "requeued" : "failed";
-      this.#step(this.#finishedEvent(entry, left), unit);
-      if (retry.retry) this.#requeue(entry, error, { ...retry, isCounted: !isCollateral }, unit);
-      else this.#terminal(entry, { status: "failed", error }, unit);
     });
   }
 
@@ -289,101 +232,65 @@ export class RunLoop {
   #observe(): void {
     const { gpus, ramFreeMb, diskFreeMb, instances } = this.options.probe.snapshot();
     this.run((unit) => {
-      this.#step(
-        { type: "telemetry", now: this.#now(), gpus, ramFreeMb, diskFreeMb, instances },
+      this.step(
+        { type: "telemetry", now: this.now(), gpus, ramFreeMb, diskFreeMb, instances },
         unit,
       );
     });
+  }
+
+  /** An instance that never ran is unknown to the scheduler until its first job. */
+  #introduce(instanceId: string, unit: Unit): void {
+    if (this.#introduced.has(instanceId)) return;
+    const { capability, maxConcurrentRequests } = this.options.executor.facts(instanceId);
+    this.#changed(
+      { instanceId, capability, state: "absent", gpuUuid: null, maxConcurrentRequests },
+      unit,
+    );
   }
 
   #instanceChanged(change: InstanceChange): void {
     this.run((unit) => {
-      this.#step(
-        {
-          type: "instance_changed",
-          now: this.#now(),
-          instanceId: change.instanceId,
-          capability: change.capability,
-          state: change.state,
-          gpuUuid: change.gpuUuid,
-          maxConcurrent: change.maxConcurrentRequests,
-          observedVramMb: null,
-          observedRamMb: null,
-        },
-        unit,
-      );
+      this.#changed(change, unit);
     });
   }
 
-  #step(event: SchedulerEvent, unit: Unit): void {
-    for (const decision of step(this.#scheduler, event)) this.#decide(decision, unit);
+  #changed(change: InstanceChange, unit: Unit): void {
+    this.#introduced.add(change.instanceId);
+    this.step(
+      {
+        type: "instance_changed",
+        now: this.now(),
+        instanceId: change.instanceId,
+        capability: change.capability,
+        state: change.state,
+        gpuUuid: change.gpuUuid,
+        maxConcurrent: change.maxConcurrentRequests,
+        observedVramMb: null,
+        observedRamMb: null,
+      },
+      unit,
+    );
   }
 
-  #decide(decision: Decision, unit: Unit): void {
-    switch (decision.type) {
-      case "admit":
-        this.#admit(decision, unit);
-        return;
-      case "block":
-        this.#block(decision, unit);
-        return;
-      case "reject":
-        this.#reject(decision, unit);
-        return;
-      case "evict":
-        this.#evict(decision, unit);
-        return;
-      case "evict_refuted":
-        unit.journal({
-          eventType: "eviction_refuted",
-          capabilityInstanceId: decision.instanceId,
-          payload: { expected_mb: decision.expectedMb, seen_mb: decision.seenMb },
-        });
-        this.#endInstance(decision.instanceId, "kept memory that it said it had released", unit);
-        return;
-      case "respawn":
-        this.#endInstance(decision.instanceId, decision.reason, unit);
-        return;
-      case "wake":
-        this.#wakeAt(decision.at);
-        return;
-    }
+  /** Tells the scheduler what happened and puts what it decides into the unit. */
+  step(event: SchedulerEvent, unit: Unit): void {
+    for (const decision of step(this.#scheduler, event)) decide(this, decision, unit);
   }
 
-  #admit(decision: Extract<Decision, { type: "admit" }>, unit: Unit): void {
-    // Its row stays pending: the next host can resume it.
-    if (this.#isPaused) return;
-    const entry = this.#entry(decision.jobId);
-    const from = plan(entry, "running");
-    const startedAt = new Date().toISOString();
-    const attempt = entry.attempt + 1;
-    unit.updateJob(entry, { status: "running", startedAt, attempt, blockReason: null }, (job) => {
-      job.status = "running";
-      job.startedAt = startedAt;
-      job.attempt = attempt;
-      job.blockReason = null;
-    });
-    unit.jobEvent(entry, "admission_decided", {
-      exclusive: decision.exclusive,
-      ...(decision.gpuUuid !== null && { gpu_uuid: decision.gpuUuid }),
-      gpu_reserved_mb: decision.reservedMb,
-      ...(decision.borrowedFrom !== null && { borrowed_from: decision.borrowedFrom }),
-      lanes_in_use: decision.lanesInUse,
-      stats_available: decision.statsAvailable,
-    });
-    unit.jobEvent(entry, "state_transition", { from, to: "running", attempt });
-    unit.after(() => {
-      this.#inFlight += 1;
-      void this.#attempt(entry, decision.gpuUuid);
-    });
+  /** Carries out an attempt that was admitted. */
+  dispatch(attempt: () => Promise<void>): void {
+    if (this.#isClosed) return;
+    this.#inFlight += 1;
+    void this.#follow(attempt);
   }
 
-  async #attempt(entry: JobEntry, gpuUuid: string | null): Promise<void> {
+  async #follow(attempt: () => Promise<void>): Promise<void> {
     try {
-      if (!this.#isClosed) await runAttempt(this, entry, gpuUuid);
+      await attempt();
     } catch (error) {
-      // Only a unit that could not be committed comes here; the journal's own state says so.
-      this.#failure ??= error;
+      // Only a unit that could not be committed comes here.
+      this.reportFailure(error);
     } finally {
       this.#inFlight -= 1;
       if (this.#inFlight === 0) {
@@ -393,152 +300,22 @@ export class RunLoop {
     }
   }
 
-  #block(decision: Extract<Decision, { type: "block" }>, unit: Unit): void {
-    const entry = this.#entry(decision.jobId);
-    const from = entry.blockReason;
-    const to = describeBlock(decision.reason);
-    unit.jobEvent(entry, "block_reason_changed", { from, to, reason: decision.reason });
-    unit.updateJob(entry, { blockReason: to }, (job) => {
-      if (job.status === "pending") job.blockReason = to;
-    });
-  }
-
-  #reject(decision: Extract<Decision, { type: "reject" }>, unit: Unit): void {
-    const entry = this.#entry(decision.jobId);
-    const { shortfall, advice } = decision;
-    const error = new CjmError(
-      "VRAM_NEVER_FITS",
-      `Job needs ${shortfall.needed} MB of ${shortfall.resource}, ${shortfall.available} MB can be had: ${advice}`,
-      { resourceShortfall: shortfall },
-    );
-    this.#terminal(entry, { status: "failed", error: this.#errorOf(entry, error, null) }, unit);
-  }
-
-  #evict(decision: Extract<Decision, { type: "evict" }>, unit: Unit): void {
-    const { instanceId, forJobId, level } = decision;
-    unit.journal({
-      eventType: "eviction_requested",
-      capabilityInstanceId: instanceId,
-      payload: { for_job: forJobId, level },
-    });
-    unit.after(() => {
-      void this.#release(instanceId, level);
-    });
-  }
-
-  async #release(instanceId: string, level: string): Promise<void> {
-    const replied = await this.options.executor.release(instanceId, level).then(
-      () => true,
-      () => false,
-    );
-    this.run((unit) => {
-      unit.journal({
-        eventType: "eviction_confirmed",
-        capabilityInstanceId: instanceId,
-        payload: { level, replied },
-      });
-      this.#step({ type: "eviction_finished", now: this.#now(), instanceId, replied }, unit);
-    });
-  }
-
-  #endInstance(instanceId: string, reason: string, unit: Unit): void {
-    unit.after(() => {
-      this.options.executor.end(instanceId, reason).catch((error: unknown) => {
-        this.#failure ??= error;
-      });
-    });
-  }
-
-  #wakeAt(at: number): void {
+  wakeAt(at: number): void {
     if (this.#wake !== null) clearTimeout(this.#wake);
     this.#wake = setTimeout(
       () => {
         this.#wake = null;
         this.run((unit) => {
-          this.#step({ type: "tick", now: this.#now() }, unit);
+          this.step({ type: "tick", now: this.now() }, unit);
         });
       },
-      Math.max(0, at - this.#now()),
+      Math.max(0, at - this.now()),
     );
     this.#wake.unref();
   }
 
-  #requeue(
-    entry: JobEntry,
-    error: JobError,
-    retry: { readonly delayMs: number; readonly isCounted: boolean },
-    unit: Unit,
-  ): void {
-    const from = plan(entry, "pending");
-    const retryCount = entry.retryCount + (retry.isCounted ? 1 : 0);
-    unit.jobEvent(entry, "retry_started", {
-      attempt: entry.attempt,
-      exception_repr: error.original_exc_repr,
-      exception_category: error.category,
-      code: error.code,
-      delay_ms: retry.delayMs,
-    });
-    unit.jobEvent(entry, "state_transition", { from, to: "pending" });
-    unit.updateJob(entry, { status: "pending", retryCount }, (job) => {
-      job.status = "pending";
-      job.retryCount = retryCount;
-      job.attemptNow = null;
-    });
-    const again = (): void => {
-      entry.retryTimer = null;
-      this.run((later) => {
-        this.enqueue(entry, later);
-      });
-    };
-    entry.retryTimer = setTimeout(again, retry.delayMs);
-  }
-
-  #terminal(
-    entry: JobEntry,
-    end: {
-      readonly status: "completed" | "failed" | "cancelled";
-      readonly result?: unknown;
-      readonly stored?: Awaited<ReturnType<ResultFiles["store"]>>;
-      readonly error?: JobError;
-    },
-    unit: Unit,
-  ): void {
-    const from = plan(entry, end.status);
-    const completedAt = new Date().toISOString();
-    entry.result = end.result;
-    entry.error = end.error ?? null;
-    if (entry.attemptNow?.stop != null) {
-      unit.jobEvent(entry, "cancel_phase_changed", { from: entry.cancelPhase, to: "completed" });
-    }
-    unit.jobEvent(entry, "state_transition", {
-      from,
-      to: end.status,
-      job_snapshot: terminalSnapshot(entry, end.status, completedAt),
-    });
-    unit.updateJob(
-      entry,
-      {
-        status: end.status,
-        completedAt,
-        blockReason: null,
-        error: end.error ?? null,
-        progress: entry.progress,
-        statusMessage: entry.statusMessage,
-        ...(end.stored !== undefined && { result: end.stored }),
-      },
-      (job) => {
-        job.status = end.status;
-        job.completedAt = completedAt;
-        job.blockReason = null;
-      },
-    );
-    this.#memberEnded(entry, unit);
-    unit.after(() => {
-      this.#settle(entry);
-    });
-  }
-
-  #settle(entry: JobEntry): void {
+  /** Tells everyone who waits that a job is over; its terminal row is committed. */
+  settle(entry: JobEntry): void {
     for (const timer of entry.attemptNow?.timers ?? []) clearTimeout(timer);
     entry.attemptNow = null;
     entry.chunks?.close();
@@ -549,40 +326,8 @@ export class RunLoop {
     if (oldest !== undefined) this.jobs.delete(oldest);
   }
 
-  #learn(
-    entry: JobEntry,
-    outcome: ExecutionOutcome | null,
-    how: "completed" | "out_of_memory",
-    unit: Unit,
-  ): void {
-    const learned = this.options.profiles.fold(entry, outcome, { how, now: this.#now() });
-    if (learned === undefined) return;
-    const { key, profile, record } = learned;
-    unit.write({ op: "profile.put", profile: record });
-    this.#step({ type: "profile_changed", now: this.#now(), key, profile }, unit);
-  }
-
-  #finishedEvent(
-    entry: JobEntry,
-    outcome: "completed" | "failed" | "cancelled" | "out_of_memory" | "requeued",
-  ): SchedulerEvent {
-    return { type: "job_finished", now: this.#now(), jobId: entry.spec.id, outcome };
-  }
-
-  #errorOf(entry: JobEntry, thrown: unknown, stop: string | null): JobError {
-    const { spec } = entry;
-    const context = { capabilityName: spec.capability, capabilityInstanceId: spec.instanceId };
-    if (stop === "cancel") return cancelledError(entry);
-    if (stop === "timeout") {
-      const message = `${spec.capability} was not finished after ${spec.timeoutMs} ms`;
-      return toJobError(new CjmError("CAPABILITY_TIMEOUT", message, { cause: thrown }), context);
-    }
-    const known = thrown instanceof CjmError ? thrown.details["jobError"] : undefined;
-    // The worker's own account of its failure says more than a host's copy of it would.
-    return { ...toJobError(thrown, context), ...(isJobError(known) ? known : {}) };
-  }
-
-  #entry(jobId: string): JobEntry {
+  /** @throws {TypeError} for a job nobody submitted: a bug. */
+  entry(jobId: string): JobEntry {
     const entry = this.jobs.get(jobId);
     if (entry === undefined)
       throw new TypeError(`The scheduler decided about unknown job ${jobId}`);
@@ -627,25 +372,4 @@ export function toQueueEvent(event: JournalEvent): QueueEvent {
     actor: event.actor,
     payload: event.payload,
   };
-}
-
-function isJobError(value: unknown): value is JobError {
-  return typeof value === "object" && value !== null && "category" in value && "code" in value;
-}
-
-/** The host ended this worker for a reason that had nothing to do with the job. */
-function endedByHost(thrown: unknown): boolean {
-  return (
-    thrown instanceof CjmError &&
-    thrown.code === "WORKER_EXITED" &&
-    thrown.details["isEndedByHost"] === true
-  );
-}
-
-function cancelledError({ spec }: JobEntry): JobError {
-  return toJobError(new CjmError("CAPABILITY_CANCELLED", `Job ${spec.id} was cancelled`), {
-    capabilityName: spec.capability,
-    capabilityInstanceId: spec.instanceId,
-    tracebackPolicy: "repr_only",
-  });
 }

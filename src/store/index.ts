@@ -1,3 +1,16 @@
+export { DiagnosticsReader } from "./diagnostics-reader.ts";
+export type {
+  ChunkFilter,
+  DiagnosticRecord,
+  RecordFilter,
+  Retention,
+  RetentionResult,
+  StoredChunk,
+  StoredRecord,
+  StreamChunk,
+} from "./diagnostics-records.ts";
+export { DiagnosticsStore } from "./diagnostics-store.ts";
+export type { DiagnosticsStoreOptions } from "./diagnostics-store.ts";
 export { acquireHostLock, readHostInfo } from "./host-lock.ts";
 export type { HostInfo, HostLock } from "./host-lock.ts";
 export { openJournalDatabase, openJournalReader } from "./journal-database.ts";

@@ -1,7 +1,7 @@
 import { Hono } from "hono/tiny";
 import type { Context, MiddlewareHandler } from "hono";
 import { CjmError } from "../errors/index.ts";
-import { PROTOCOL_VERSION } from "../protocol/index.ts";
+import { PROTOCOL_VERSION } from "../protocol/limits.ts";
 import { readJsonBody, type WorkerBindings } from "./body.ts";
 import { cancel, execute, executeStream, task } from "./call-routes.ts";
 import type { Capability } from "./capability.ts";

@@ -1,7 +1,8 @@
 import type { HttpBindings } from "@hono/node-server";
 import type { Context } from "hono";
 import { CjmError } from "../errors/index.ts";
-import { BODY_LIMITS, BodyScanner } from "../protocol/index.ts";
+import { BodyScanner } from "../protocol/body-scanner.ts";
+import { BODY_LIMITS } from "../protocol/limits.ts";
 
 /** In process (`app.request()`) there is no Node request behind the web one. */
 export interface WorkerBindings {

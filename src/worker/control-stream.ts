@@ -1,5 +1,7 @@
 import { Socket } from "node:net";
-import { helloFrameSchema, type WorkerFrameInput } from "../protocol/index.ts";
+import type { WorkerFrameInput } from "../protocol/index.ts";
+import { PROTOCOL_VERSION } from "../protocol/limits.ts";
+import { isRecord } from "../util/record.ts";
 import { frameLine } from "./frame-line.ts";
 
 /** Where the frames of a worker go. */
@@ -36,7 +38,7 @@ export class ControlStream implements FrameSink {
   async token(): Promise<string> {
     const line = await this.#firstLine();
     this.#socket.resume();
-    return helloFrameSchema.parse(JSON.parse(line)).token;
+    return tokenOf(JSON.parse(line));
   }
 
   #firstLine(): Promise<string> {
@@ -95,4 +97,14 @@ export class ControlStream implements FrameSink {
     this.#ending = true;
     this.#onHostGone();
   }
+}
+
+const TOKEN_MIN_LENGTH = 32;
+
+function tokenOf(hello: unknown): string {
+  if (isRecord(hello) && hello["type"] === "hello" && hello["protocol"] === PROTOCOL_VERSION) {
+    const { token } = hello;
+    if (typeof token === "string" && token.length >= TOKEN_MIN_LENGTH) return token;
+  }
+  throw new Error(`the first line is no hello of protocol ${PROTOCOL_VERSION} with a token`);
 }

@@ -1,8 +1,7 @@
-import { reconfigureRequestSchema, releaseRequestSchema } from "../protocol/index.ts";
 import { compact } from "../util/compact.ts";
 import { changedTriggers, parseConfig } from "./config.ts";
+import { parseRequest } from "./requests.ts";
 import type { WorkerRuntime } from "./runtime.ts";
-import { validate } from "./validation.ts";
 
 /** The answer of a life-cycle endpoint. */
 export type StatusReply = { readonly status: string } & Readonly<Record<string, unknown>>;
@@ -18,10 +17,7 @@ export async function initialize(runtime: WorkerRuntime, body: unknown): Promise
 /** Fires the releases of the fields that changed, then applies the new config. */
 export async function reconfigure(runtime: WorkerRuntime, body: unknown): Promise<StatusReply> {
   const { capability } = runtime;
-  const request = await validate(reconfigureRequestSchema, body, {
-    code: "CAPABILITY_INPUT",
-    what: "body of /reconfigure",
-  });
+  const request = await parseRequest("/reconfigure", body, (wire) => wire.reconfigureRequestSchema);
   const config = await parseConfig(capability, request.new_config);
   const triggers = changedTriggers(capability.config, runtime.config ?? request.old_config, config);
   for (const trigger of triggers) await capability.release?.[trigger]?.();
@@ -36,6 +32,7 @@ async function apply(runtime: WorkerRuntime, config: Record<string, unknown>): P
     runtime.progress.finish(undefined);
   }
   runtime.config = config;
+  runtime.cleaning = undefined;
 }
 
 export async function prefetch(runtime: WorkerRuntime): Promise<StatusReply> {
@@ -51,10 +48,7 @@ export async function prefetch(runtime: WorkerRuntime): Promise<StatusReply> {
 
 export async function release(runtime: WorkerRuntime, body: unknown): Promise<StatusReply> {
   const { capability } = runtime;
-  const { level } = await validate(releaseRequestSchema, body, {
-    code: "CAPABILITY_INPUT",
-    what: "body of /release",
-  });
+  const { level } = await parseRequest("/release", body, (wire) => wire.releaseRequestSchema);
   if (capability.releaseMemory === undefined) return NOT_SUPPORTED;
   const { held = "", freedMb } = await capability.releaseMemory(level);
   return compact({ status: "released", held, freed_mb: freedMb });
@@ -72,15 +66,12 @@ export async function disable({ capability }: WorkerRuntime): Promise<StatusRepl
   return { status: "disabled" };
 }
 
-const cleaned = new WeakMap<WorkerRuntime, Promise<void>>();
-
 /** Runs the hook once, however often it is asked for: by the host, then by the end. */
 export async function cleanup(runtime: WorkerRuntime): Promise<StatusReply> {
   const { capability } = runtime;
   if (capability.cleanup === undefined) return NOT_SUPPORTED;
-  const running = cleaned.get(runtime) ?? Promise.resolve(capability.cleanup());
-  cleaned.set(runtime, running);
-  await running;
+  runtime.cleaning ??= Promise.resolve(capability.cleanup());
+  await runtime.cleaning;
   return { status: "cleaned" };
 }
 

@@ -45,8 +45,10 @@ export class WorkerRuntime {
   readonly #tasks: ReadonlyMap<string, TaskAdapter>;
   readonly #calls = new Set<RunningCall>();
   #dataFolder: string | undefined;
-  /** The config in force; undefined until initialized and after cleanup. */
+  /** The config in force; undefined until initialized. */
   config: Readonly<Record<string, unknown>> | undefined;
+  /** The cleanup hook, from its start until the next config is applied. */
+  cleaning: Promise<void> | undefined;
   /** What the latest call that reported any used. */
   usage: Readonly<Record<string, number>> = {};
 

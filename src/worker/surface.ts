@@ -1,5 +1,6 @@
 import { z } from "zod";
-import { PROTOCOL_VERSION, type StructuralSurface } from "../protocol/index.ts";
+import type { StructuralSurface } from "../protocol/index.ts";
+import { PROTOCOL_VERSION } from "../protocol/limits.ts";
 import { compact } from "../util/compact.ts";
 import { defaultAction, propertyOrder } from "./actions.ts";
 import type { Action, Capability } from "./capability.ts";
