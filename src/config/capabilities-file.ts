@@ -77,7 +77,10 @@ export const capabilityEntrySchema = z
     adapters: z
       .array(adapterEntrySchema)
       .nullish()
-      .transform((list) => list ?? []),
+      .transform((list) => list ?? [])
+      .describe(
+        "Task adapters to register: `impl`, and the `lib` that holds it where it is not the package itself.",
+      ),
     worker_env: z
       .union([z.record(z.string(), z.string()), z.array(envVarSpecSchema)], {
         error: "expected names and values, or a list of declarations",

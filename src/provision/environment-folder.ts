@@ -19,8 +19,13 @@ export function environmentsOf(dataDir: string, name: string): string {
   return join(dataDir, "envs", name);
 }
 
-/** An environment of this key that is complete and has lost no file, if there is one. */
-export async function findComplete(home: string, key: string): Promise<string | undefined> {
+/** An environment of this key that is complete and has lost no file; the one in service first. */
+export async function findComplete(
+  home: string,
+  key: string,
+  inService: string | undefined,
+): Promise<string | undefined> {
+  if (inService !== undefined && isIntact(inService, key)) return inService;
   const candidates = (await namesIn(home)).filter((name) => name.startsWith(shortKey(key)));
   return candidates.map((name) => join(home, name)).find((folder) => isIntact(folder, key));
 }

@@ -41,7 +41,9 @@ export async function installOne(
   const key = hashCanonical({ layout: LAYOUT_VERSION, ...keyOf(spec), inputs });
   const path = join(installedManifestsDir(context.config), `${spec.name}.json`);
   const installed = await readInstalled(path);
-  const complete = spec.kind === "path" ? undefined : await completeFolder(spec, key, context);
+  const home = environmentsOf(context.config.dataDir, spec.name);
+  const complete =
+    spec.kind === "path" ? undefined : await findComplete(home, key, installed?.install.env_folder);
 
   if (!force && installed !== undefined && isCurrent(installed, { spec, key, complete, context })) {
     return done(spec, "unchanged", { folder: complete, path, adapters: adapterNames(installed) });
@@ -73,14 +75,6 @@ export async function installOne(
 function keyOf(spec: EnvironmentSpec): Record<string, unknown> {
   const { name, kind, entry, requirements, sourceDir } = spec;
   return { name, kind, entry, requirements, sourceDir, version: hostPackage().version };
-}
-
-async function completeFolder(
-  spec: EnvironmentSpec,
-  key: string,
-  { config }: BuildContext,
-): Promise<string | undefined> {
-  return findComplete(environmentsOf(config.dataDir, spec.name), key);
 }
 
 async function readInstalled(path: string): Promise<Manifest | undefined> {
@@ -169,7 +163,7 @@ function adapterCommand(
   { pythonPath = "" }: WorkerStart,
   impl: string,
 ): readonly string[] {
-  if (!spec.isOriginal) return [pythonPath, "-m", "cjm_worker.introspect", impl];
+  if (!spec.isOriginal) return [pythonPath, "-m", "cjm_worker.introspect", "--adapter", impl];
   return [pythonPath, join(hostPackage().root, "python", "introspect", "adapter.py"), impl];
 }
 

@@ -14,19 +14,22 @@ const WORKER_FOLDER = "worker";
 /** Everything of this machine that goes into a Python worker, its interpreter apart. */
 export async function pythonInputs(spec: EnvironmentSpec): Promise<Record<string, unknown>> {
   const source = spec.sourceDir === undefined ? [] : await listSource(spec.sourceDir);
-  const local = spec.entry.package?.replace(/^-e\s+/u, "") ?? "";
+  const packages = [spec.entry.package ?? "", ...spec.requirements];
   const files = [spec.requirementsFile, spec.environmentFile].filter(
     (path) => path !== undefined && existsSync(path),
   );
   return {
     source: await hashFiles(source),
-    package: local.startsWith("/") && existsSync(local) ? await hashPackage(local) : local,
+    packages: await Promise.all(packages.map(packageInput)),
     files: await hashFiles(files.map((path) => ({ name: path ?? "", path: path ?? "" }))),
     sdk: await sdkInput(spec),
   };
 }
 
-async function hashPackage(path: string): Promise<string> {
+/** A package that is a path counts by its content. */
+async function packageInput(spec: string): Promise<string> {
+  const path = spec.replace(/^-e\s+/u, "");
+  if (!path.startsWith("/") || !existsSync(path)) return spec;
   const isFile = /\.(?:whl|tar\.gz|zip)$/u.test(path);
   return hashFiles(isFile ? [{ name: path, path }] : await listSource(path));
 }
@@ -49,7 +52,7 @@ export function pipSteps(spec: EnvironmentSpec): readonly (readonly string[])[] 
   const project = isProject(spec.sourceDir) ? [spec.sourceDir ?? ""] : [];
   const together = [
     ...(sdk === undefined ? [] : specArguments(sdk)),
-    ...spec.requirements,
+    ...spec.requirements.flatMap(specArguments),
     ...specArguments(spec.entry.package ?? ""),
     ...project,
   ];
@@ -139,7 +142,7 @@ export function moduleOfPackage(spec: string): string {
         .findLast((part) => part !== "") ?? "")
     : (bare.split(/[=<>!~[; ]/u, 1)[0] ?? "");
   return name
-    .replace(/\.git$/u, "")
+    .replace(/\.git(?:@.*)?$/u, "")
     .trim()
     .replaceAll("-", "_");
 }

@@ -6,7 +6,8 @@ import { pipeline } from "node:stream/promises";
 import { CjmError } from "../errors/index.ts";
 
 /** Folders that tools make beside a worker's source. */
-const SKIPPED_FOLDERS = new Set(["node_modules", "__pycache__", "venv", "build.noindex"]);
+const SKIPPED_FOLDERS = new Set(["node_modules", "__pycache__", "venv"]);
+const PYTHON_PROJECT = new Set(["pyproject.toml", "setup.py"]);
 const MAX_SOURCE_FILES = 20_000;
 
 /** One file of a worker's source. */
@@ -29,9 +30,12 @@ export async function listSource(folder: string): Promise<SourceFile[]> {
 }
 
 async function walk(root: string, folder: string, files: SourceFile[]): Promise<void> {
-  for (const item of await entriesOf(folder)) {
+  const items = await entriesOf(folder);
+  // pip builds a Python project where it is; elsewhere `build` may hold the worker itself.
+  const isProject = items.some(({ name }) => PYTHON_PROJECT.has(name));
+  for (const item of items) {
     const path = join(folder, item.name);
-    if (isSkipped(item.name)) continue;
+    if (isSkipped(item.name) || (isProject && item.name === "build")) continue;
     if (item.isDirectory()) {
       await walk(root, path, files);
     } else if (item.isFile() || (item.isSymbolicLink() && (await stat(path)).isFile())) {

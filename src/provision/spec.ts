@@ -21,15 +21,18 @@ export function specOf(
   return {
     name: entry.name,
     kind,
-    entry: { ...entry, package: localPackage(entry.package, base) },
+    entry: {
+      ...entry,
+      package: entry.package === undefined ? undefined : localPackage(entry.package, base),
+    },
     sourceDir,
     compiledDir: compiledDirOf(sourceDir),
     requirementsFile: requirementsFileOf(entry, base, sourceDir),
     environmentFile: environmentFileOf(entry, base),
     requirements: [
       ...(Array.isArray(entry.requirements) ? entry.requirements : []),
-      ...entry.interface_libs,
-      ...entry.adapters.flatMap(({ lib }) => (lib === undefined ? [] : [lib])),
+      ...entry.interface_libs.map((lib) => localPackage(lib, base)),
+      ...entry.adapters.flatMap(({ lib }) => (lib === undefined ? [] : [localPackage(lib, base)])),
     ],
     isOriginal: isPython && entry.package !== undefined && entry.entry === undefined,
     substrateSource,
@@ -64,8 +67,7 @@ export function isPythonStart(entry: string): boolean {
 }
 
 /** A package that is a path is relative to the file that names it. */
-function localPackage(spec: string | undefined, base: string): string | undefined {
-  if (spec === undefined) return undefined;
+function localPackage(spec: string, base: string): string {
   const editable = /^-e\s+(?<path>.+)$/u.exec(spec)?.groups?.["path"];
   const path = editable ?? spec;
   const isPath = path.startsWith(".") || path.startsWith("/");

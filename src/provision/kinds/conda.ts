@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { rmdir, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { currentPlatform, type ResolvedConfig } from "../../config/index.ts";
 import { CjmError } from "../../errors/index.ts";
 import type { BuildContext, EnvironmentKind, EnvironmentSpec } from "../kind.ts";
@@ -50,6 +50,8 @@ async function create(spec: EnvironmentSpec, folder: string, context: BuildConte
       ? undefined
       : await localFile(spec.environmentFile, folder, context);
   context.step(`${config.runtime.condaType} create${file === undefined ? "" : ` -f ${file}`}`);
+  // Some of the programs refuse a folder that is there and is no environment yet.
+  await rmdir(folder);
   const where = ["--yes", "--prefix", folder];
   if (file === undefined) {
     const python = `python=${spec.entry.python_version ?? "3"}`;
@@ -76,7 +78,12 @@ async function conda(
     config.runtime.mode === "local" && config.runtime.prefix !== undefined
       ? rootOf(config.runtime.condaType, config.runtime.prefix)
       : {};
-  await runCommand([program, ...args], { cwd: folder, env: { ...env, ...root }, signal, log });
+  await runCommand([program, ...args], {
+    cwd: dirname(folder),
+    env: { ...env, ...root },
+    signal,
+    log,
+  });
 }
 
 /** A project's own runtime keeps its packages below its prefix too. */
@@ -93,7 +100,7 @@ async function localFile(file: string, folder: string, { signal }: BuildContext)
   if (!response.ok || text.length > MAX_ENVIRONMENT_FILE_BYTES) {
     throw new CjmError("INSTALL_FAILED", `${file}: HTTP ${response.status}, ${text.length} bytes`);
   }
-  const path = join(`${folder}.environment.yml`);
+  const path = `${folder}.environment.yml`;
   await writeFile(path, text);
   return path;
 }

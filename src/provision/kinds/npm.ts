@@ -32,11 +32,11 @@ export const npmKind: EnvironmentKind = {
       const dependencies = { name: `cjm-env-${spec.name.toLowerCase()}`, private: true };
       await writeFile(join(folder, "package.json"), `${JSON.stringify(dependencies, null, 2)}\n`);
       context.step(`npm install ${spec.entry.package ?? ""}`);
-      await npm(["install", spec.entry.package ?? ""], folder, context);
+      await npm(["install", "--install-links", spec.entry.package ?? ""], folder, context);
     } else {
       context.step("copying the worker");
       await copyFiles(await sourceOf(spec), folder);
-      await installDependencies(folder, context);
+      await installDependencies(spec.sourceDir, folder, context);
     }
     await linkHost(folder);
   },
@@ -61,8 +61,12 @@ async function sourceOf({ sourceDir, compiledDir, name }: EnvironmentSpec): Prom
   return [...files.filter((file) => !file.name.endsWith(".ts")), ...compiled];
 }
 
-async function installDependencies(folder: string, context: BuildContext): Promise<void> {
-  const { dependencies, optionalDependencies } = await readPackage(join(folder, "package.json"));
+async function installDependencies(
+  source: string,
+  folder: string,
+  context: BuildContext,
+): Promise<void> {
+  const { dependencies, optionalDependencies } = await readPackage(join(source, "package.json"));
   const names = Object.keys({ ...dependencies, ...optionalDependencies });
   if (names.length === 0) return;
   const isLocked =
@@ -85,7 +89,9 @@ async function readPackage(path: string): Promise<z.output<typeof packageSchema>
   try {
     return packageSchema.parse(JSON.parse(await readFile(path, "utf8")));
   } catch (error) {
-    throw new CjmError("INSTALL_FAILED", `${path}: ${String(error)}`, {
+    const isMissing = error instanceof Error && "code" in error && error.code === "ENOENT";
+    const reason = isMissing ? "no such file" : String(error);
+    throw new CjmError("INSTALL_FAILED", `${path}: ${reason}`, {
       cause: error,
       category: "user_input",
     });
