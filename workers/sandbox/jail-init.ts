@@ -18,6 +18,9 @@ export const INIT_SCRIPT = [
   "read -r end",
 ].join("\n");
 
+/** Capabilities the jail's first process keeps under `setuid`, to become the guest and to end it. */
+export const INIT_CAPABILITIES = ["CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL"] as const;
+
 /** One word of a shell command line. */
 export function shellQuote(word: string): string {
   return /^[\w@%+=:,./-]+$/u.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
