@@ -1,4 +1,4 @@
-import { FD, GUEST_CHANNEL, NOBODY, WORK_FOLDER, type JailPolicy } from "./policy.ts";
+import { FD, GUEST_CHANNEL, NOBODY, type JailPolicy } from "./policy.ts";
 
 /**
  * First process of a jail. It waits at the gate until the supervisor has set the limits and put
@@ -29,7 +29,7 @@ export function shellQuote(word: string): string {
 /** The shell command with which the init script starts the guest. */
 export function guestCommand(policy: JailPolicy, hasChannel: boolean): string {
   const words = [...limitWords(policy), ...identityWords(policy), ...policy.argv];
-  return `cd ${WORK_FOLDER} && exec ${words.map(shellQuote).join(" ")} ${redirections(hasChannel)}`;
+  return `exec ${words.map(shellQuote).join(" ")} ${redirections(hasChannel)}`;
 }
 
 function redirections(hasChannel: boolean): string {

@@ -1,5 +1,4 @@
-import type { Architecture } from "./seccomp.ts";
-import { ARCHITECTURE_COLUMN } from "./seccomp.ts";
+import { ARCHITECTURE_COLUMN, X32_BIT, type Architecture } from "./seccomp.ts";
 import {
   SYSCALL_NUMBERS,
   type Condition,
@@ -18,11 +17,19 @@ export function kafelPolicy(rules: readonly SyscallRule[], architecture: Archite
   const statements = rules.flatMap((rule) => {
     const calls = rule.calls.flatMap((call) => {
       const number = SYSCALL_NUMBERS[call][column];
-      return number === null ? [] : [callText(number, rule.when)];
+      if (number === null) return [];
+      const numbers = architecture === "x64" ? [number, number + X32_BIT] : [number];
+      return numbers.map((each) => callText(each, rule.when));
     });
     return calls.length === 0 ? [] : [`${verdictText(rule.verdict)} { ${calls.join(", ")} }`];
   });
+  if (architecture === "x64") statements.push(`KILL_PROCESS { ${x32Only().join(", ")} }`);
   return `POLICY sandbox { ${statements.join(", ")} } USE sandbox DEFAULT ALLOW`;
+}
+
+/** Calls that only the x32 table has; Kafel's own check lets that table pass. */
+function x32Only(): string[] {
+  return Array.from({ length: 36 }, (_, index) => callText(X32_BIT + 512 + index, undefined));
 }
 
 function callText(number: number, when: readonly Condition[] | undefined): string {

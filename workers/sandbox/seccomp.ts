@@ -15,7 +15,7 @@ const AUDIT = { x64: 0xc0_00_00_3e, arm64: 0xc0_00_00_b7 } as const;
 export const ARCHITECTURE_COLUMN = { x64: 0, arm64: 1 } as const;
 
 /** x86-64's second ABI has the same audit number; its calls carry this bit. */
-const X32_BIT = 0x40_00_00_00;
+export const X32_BIT = 0x40_00_00_00;
 
 /** Opcodes of classic BPF (linux/bpf_common.h). */
 const LOAD_WORD = 0x20;
