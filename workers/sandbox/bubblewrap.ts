@@ -1,9 +1,6 @@
 import type { Backend } from "./backend.ts";
-import { INIT_SCRIPT, guestCommand } from "./jail-init.ts";
+import { INIT_CAPABILITIES, INIT_SCRIPT, guestCommand } from "./jail-init.ts";
 import { FD, NOBODY, WORK_FOLDER, parentFolders, type JailPolicy, type Mount } from "./policy.ts";
-
-/** Capabilities the jail's first process keeps under `setuid`, to become the guest and to end it. */
-export const INIT_CAPABILITIES = ["CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL"] as const;
 
 /** The options of bubblewrap for a policy; they go to it through a descriptor, not its argv. */
 export function bubblewrapOptions(policy: JailPolicy): string[] {

@@ -1,4 +1,4 @@
-import { FD, GUEST_CHANNEL, NOBODY, WORK_FOLDER, type JailPolicy } from "./policy.ts";
+import { FD, GUEST_CHANNEL, NOBODY, type JailPolicy } from "./policy.ts";
 
 /**
  * First process of a jail. It waits at the gate until the supervisor has set the limits and put
@@ -18,6 +18,9 @@ export const INIT_SCRIPT = [
   "read -r end",
 ].join("\n");
 
+/** Capabilities the jail's first process keeps under `setuid`, to become the guest and to end it. */
+export const INIT_CAPABILITIES = ["CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL"] as const;
+
 /** One word of a shell command line. */
 export function shellQuote(word: string): string {
   return /^[\w@%+=:,./-]+$/u.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
@@ -26,7 +29,7 @@ export function shellQuote(word: string): string {
 /** The shell command with which the init script starts the guest. */
 export function guestCommand(policy: JailPolicy, hasChannel: boolean): string {
   const words = [...limitWords(policy), ...identityWords(policy), ...policy.argv];
-  return `cd ${WORK_FOLDER} && exec ${words.map(shellQuote).join(" ")} ${redirections(hasChannel)}`;
+  return `exec ${words.map(shellQuote).join(" ")} ${redirections(hasChannel)}`;
 }
 
 function redirections(hasChannel: boolean): string {

@@ -247,11 +247,15 @@ function spawnJail(
     );
     const args = keep(scratch.anonymousFile(launch.optionFile ?? ""));
     const stdio: ("pipe" | "ignore" | number)[] = ["pipe", "pipe", "pipe", stdin, out, err, args];
+    // Descriptors this process was started with would reach the guest; they are put out of reach.
+    const nothing = keep(openSync("/dev/null", "r"));
+    for (const fd of scratch.inheritedFds) stdio[fd] ??= nothing;
     if (backend.wantsFilter && filterPath !== undefined) {
       stdio[FD.seccomp] = keep(openSync(filterPath, "r"));
     }
     return spawn(launch.file, launch.args, {
-      stdio,
+      // Node leaves holes out and would move the rest down.
+      stdio: Array.from(stdio, (entry) => entry ?? "ignore"),
       cwd: "/",
       detached: true,
       // What a backend inherits, its guest could read from /proc.

@@ -7,6 +7,8 @@ import { sampleTree } from "./process-tree.ts";
 import type { LimitStatus } from "./status.ts";
 
 const SAMPLE_MS = 20;
+/** Empty files take no blocks but kernel memory, so they are counted too. */
+const FILES_PER_MB = 1_024;
 const MB = 1_048_576;
 
 /** What of a jail the monitor looks at. */
@@ -90,7 +92,7 @@ export class Monitor implements Disposable {
     const reading = this.#jail.cgroup?.read();
     const tree = reading === undefined ? sampleTree(this.#jail.initPid) : undefined;
     this.#cpuMs = Math.max(this.#cpuMs, this.#cpuTotal(reading, tree) - this.#cpuAtStart);
-    const disk = diskUse(this.#jail.root);
+    const disk = diskUse(this.#jail.root, this.#limits.diskMb * FILES_PER_MB);
     this.#peakBytes = Math.max(
       this.#peakBytes,
       reading?.peakBytes ?? (tree?.residentBytes ?? 0) + disk.usedBytes,
@@ -128,14 +130,14 @@ export class Monitor implements Disposable {
 }
 
 /** Fill of the jail's writable file systems; nothing once the jail is gone. */
-function diskUse(root: string): { usedBytes: number; isFull: boolean } {
+function diskUse(root: string, maxFiles: number): { usedBytes: number; isFull: boolean } {
   let usedBytes = 0;
   let isFull = false;
   for (const folder of TMPFS_FOLDERS) {
     try {
-      const { blocks, bfree, bsize, ffree } = statfsSync(join(root, folder));
+      const { blocks, bfree, bsize, files, ffree } = statfsSync(join(root, folder));
       usedBytes += (blocks - bfree) * bsize;
-      isFull ||= bfree === 0 || ffree === 0;
+      isFull ||= bfree === 0 || files - ffree > maxFiles;
     } catch {
       // The jail is gone; what was seen before stands.
     }

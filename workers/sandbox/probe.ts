@@ -1,10 +1,14 @@
 import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import { promisify } from "node:util";
 import type { Backend, BackendName } from "./backend.ts";
 import { bubblewrapBackend } from "./bubblewrap.ts";
 import { Jail, type JailEngine } from "./jail.ts";
 import { findProgram } from "./languages.ts";
+import { nsjailBackend } from "./nsjail.ts";
 import type { Identity, JailPolicy, Mount } from "./policy.ts";
+import { isArchitecture } from "./seccomp.ts";
 
 /** One backend tried on this machine. */
 export interface ProbeResult {
@@ -43,10 +47,39 @@ export async function probeBubblewrap(
   if (file === undefined) {
     return { name: "bubblewrap", usable: false, reason: 'no "bwrap" on PATH' };
   }
+  if (engine.filterPath === undefined) {
+    return {
+      name: "bubblewrap",
+      usable: false,
+      reason: `no system call filter for ${process.arch}`,
+    };
+  }
   const { stdout } = await run(file, ["--version"]);
   const version = stdout.trim().split(" ").at(-1) ?? "";
   const backend = bubblewrapBackend(file, version);
   return tried(backend, { ...engine, backend }, mounts);
+}
+
+/** Finds `nsjail` and makes one jail with it. */
+export async function probeNsjail(
+  engine: Omit<JailEngine, "backend">,
+  mounts: readonly Mount[],
+): Promise<ProbeResult> {
+  const name = "nsjail";
+  const file = findProgram(name);
+  if (file === undefined) return { name, usable: false, reason: 'no "nsjail" on PATH' };
+  if (!isArchitecture(process.arch)) {
+    return { name, usable: false, reason: `no system call filter for ${process.arch}` };
+  }
+  const version = await nsjailVersion(file);
+  const backend = nsjailBackend(file, version, process.arch);
+  return tried(backend, { ...engine, backend }, mounts);
+}
+
+/** nsjail prints no version; the file's hash says which build it was. */
+async function nsjailVersion(file: string): Promise<string> {
+  const hash = createHash("sha256").update(await readFile(file));
+  return `sha256:${hash.digest("hex").slice(0, 12)}`;
 }
 
 async function tried(

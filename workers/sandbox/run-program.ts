@@ -143,7 +143,12 @@ function describe(status: Status, end: GuestEnd | undefined, { limits }: JailPol
 }
 
 const SIGKILL = constants.signals.SIGKILL;
-const SIGNAL_NAMES = new Map(Object.entries(constants.signals).map(([name, n]) => [n, name]));
+const SIGNAL_NAMES = new Map(
+  Object.entries(constants.signals)
+    .map(([name, number]) => [number, name] as const)
+    // SIGABRT before its older name SIGIOT.
+    .toReversed(),
+);
 
 function signalName(signal: number): string {
   return SIGNAL_NAMES.get(signal) ?? `signal ${signal}`;

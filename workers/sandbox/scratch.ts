@@ -5,6 +5,8 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
+  readdirSync,
+  readFileSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
@@ -41,6 +43,8 @@ export class PipeSlot {
 /** The worker's private folder for what jails need for a moment. Dispose of it at the end. */
 export class Scratch implements Disposable {
   readonly folder: string;
+  /** Descriptors over 2 that this process passes on to every child. */
+  readonly inheritedFds: readonly number[] = inheritedDescriptors();
   readonly #free: PipeSlot[] = [];
   #slots = 0;
   #files = 0;
@@ -90,6 +94,25 @@ export class Scratch implements Disposable {
     const paths = PIPES_PER_SLOT.map((name) => join(folder, name));
     execFileSync("mkfifo", ["-m", "0666", ...paths]);
     return new PipeSlot(folder);
+  }
+}
+
+const O_CLOEXEC = 0o2_000_000;
+
+function inheritedDescriptors(): number[] {
+  return readdirSync("/proc/self/fdinfo")
+    .map(Number)
+    .filter((fd) => fd > 2 && !isClosedOnExec(fd));
+}
+
+function isClosedOnExec(fd: number): boolean {
+  try {
+    const text = readFileSync(`/proc/self/fdinfo/${fd}`, "latin1");
+    const flags = /^flags:\s*(?<octal>[0-7]+)/mu.exec(text)?.groups?.["octal"] ?? "0";
+    return (Number.parseInt(flags, 8) & O_CLOEXEC) !== 0;
+  } catch {
+    // The folder's own descriptor, closed by now.
+    return true;
   }
 }
 

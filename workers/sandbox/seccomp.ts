@@ -8,14 +8,14 @@ import {
 /** Architectures the filter is made for; any other system call ABI is killed. */
 export type Architecture = "x64" | "arm64";
 
-/** The audit number of an architecture and where its numbers stand in the table. */
-const ARCHITECTURES = {
-  x64: { audit: 0xc0_00_00_3e, column: 0 },
-  arm64: { audit: 0xc0_00_00_b7, column: 1 },
-} as const;
+/** The kernel's audit number of an architecture (linux/audit.h). */
+const AUDIT = { x64: 0xc0_00_00_3e, arm64: 0xc0_00_00_b7 } as const;
+
+/** Where an architecture's numbers stand in the table of system calls. */
+export const ARCHITECTURE_COLUMN = { x64: 0, arm64: 1 } as const;
 
 /** x86-64's second ABI has the same audit number; its calls carry this bit. */
-const X32_BIT = 0x40_00_00_00;
+export const X32_BIT = 0x40_00_00_00;
 
 /** Opcodes of classic BPF (linux/bpf_common.h). */
 const LOAD_WORD = 0x20;
@@ -42,7 +42,7 @@ interface Instruction {
 }
 
 export function isArchitecture(name: string): name is Architecture {
-  return Object.hasOwn(ARCHITECTURES, name);
+  return Object.hasOwn(AUDIT, name);
 }
 
 /**
@@ -50,10 +50,10 @@ export function isArchitecture(name: string): name is Architecture {
  * Format: Documentation/userspace-api/seccomp_filter and linux/filter.h.
  */
 export function assembleFilter(rules: readonly SyscallRule[], architecture: Architecture): Buffer {
-  const { audit, column } = ARCHITECTURES[architecture];
+  const column = ARCHITECTURE_COLUMN[architecture];
   const program = [
     step(LOAD_WORD, AUDIT_OFFSET),
-    jump(JUMP_EQUAL, audit, { whenTrue: 1, whenFalse: 0 }),
+    jump(JUMP_EQUAL, AUDIT[architecture], { whenTrue: 1, whenFalse: 0 }),
     step(RETURN, KILL_PROCESS),
     step(LOAD_WORD, NUMBER_OFFSET),
   ];

@@ -9,7 +9,7 @@ import {
   type Language,
 } from "./languages.ts";
 import type { Limits, Mount } from "./policy.ts";
-import { probeBubblewrap, type ProbeResult } from "./probe.ts";
+import { probeBubblewrap, probeNsjail, type ProbeResult } from "./probe.ts";
 import { inputMount, systemMounts, writeEtc } from "./sandbox-root.ts";
 import type { IsolationChoice, LimitsInput } from "./schemas.ts";
 import { Scratch } from "./scratch.ts";
@@ -58,7 +58,10 @@ export class Workbench implements Disposable {
       scratch: prepared.scratch,
       filterPath: prepared.filterPath,
     };
-    const probes = [await probeBubblewrap(engine, prepared.mounts)];
+    const probes = await Promise.all([
+      probeNsjail(engine, prepared.mounts),
+      probeBubblewrap(engine, prepared.mounts),
+    ]);
     return new Workbench(options, { ...prepared, probes });
   }
 

@@ -1,8 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Call } from "cjm-substrate/worker";
-import { z } from "cjm-substrate/worker";
+import type { Call, z } from "cjm-substrate/worker";
 import { runAction } from "../../../workers/sandbox/run-action.ts";
 import { runInputSchema, type RunOutput } from "../../../workers/sandbox/schemas.ts";
 import { Workbench, type WorkbenchOptions } from "../../../workers/sandbox/workbench.ts";
