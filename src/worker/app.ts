@@ -15,7 +15,14 @@ import { configSchema, structuralSurface } from "./surface.ts";
 export type WorkerApp = Hono<WorkerBindings>;
 
 /** What a worker of this SDK can do beyond the original's. */
-export const FEATURES = ["cancel_by_job", "control_stream", "progress_by_job", "release"] as const;
+export const FEATURES = [
+  "cancel_by_job",
+  "control_frames",
+  "deadlines",
+  "release",
+  "streaming",
+  "tasks",
+] as const;
 
 /**
  * The whole HTTP surface of a worker, without a server: `app.request("/execute", …)` calls it in

@@ -1,5 +1,5 @@
 import { compact } from "../util/compact.ts";
-import { changedTriggers, parseConfig } from "./config.ts";
+import { configChange, parseConfig } from "./config.ts";
 import { parseRequest } from "./requests.ts";
 import type { WorkerRuntime } from "./runtime.ts";
 
@@ -19,10 +19,14 @@ export async function reconfigure(runtime: WorkerRuntime, body: unknown): Promis
   const { capability } = runtime;
   const request = await parseRequest("/reconfigure", body, (wire) => wire.reconfigureRequestSchema);
   const config = await parseConfig(capability, request.new_config);
-  const triggers = changedTriggers(capability.config, runtime.config ?? request.old_config, config);
+  const { changed, triggers } = configChange(
+    capability.config,
+    runtime.config ?? request.old_config,
+    config,
+  );
   for (const trigger of triggers) await capability.release?.[trigger]?.();
   await apply(runtime, config);
-  return { status: "reconfigured", released: triggers };
+  return { status: "reconfigured", changed, released: triggers };
 }
 
 async function apply(runtime: WorkerRuntime, config: Record<string, unknown>): Promise<void> {
