@@ -50,7 +50,12 @@ export function toFaultData(thrown: unknown): FaultData {
   const error = thrown instanceof Error ? thrown : new Error(String(thrown));
   const errno = "code" in error && typeof error.code === "string" ? error.code : "";
   if (NO_SPACE.has(errno)) {
-    return { code: "CAPABILITY_RESOURCE", reason: "disk_full", message: error.message, details: {} };
+    return {
+      code: "CAPABILITY_RESOURCE",
+      reason: "disk_full",
+      message: error.message,
+      details: {},
+    };
   }
   if (errno === "ENOENT" || errno === "EACCES" || errno === "ENOTDIR" || errno === "EISDIR") {
     return { code: "CAPABILITY_INPUT", reason: "path", message: error.message, details: {} };

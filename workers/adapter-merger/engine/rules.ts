@@ -69,7 +69,14 @@ const SPARSE: Readonly<Partial<Record<Method, Sparse>>> = {
   breadcrumbs: "breadcrumbs",
   breadcrumbs_ties: "breadcrumbs",
 };
-const ELECTS = new Set<Method>(["ties", "ties_svd", "dare_ties", "dare_ties_svd", "della", "breadcrumbs_ties"]);
+const ELECTS = new Set<Method>([
+  "ties",
+  "ties_svd",
+  "dare_ties",
+  "dare_ties_svd",
+  "della",
+  "breadcrumbs_ties",
+]);
 
 export interface RuleOptions {
   readonly vote: Vote;
@@ -80,7 +87,11 @@ export interface RuleOptions {
 }
 
 /** How `method` merges vectors under `compatibility`. */
-export function rulesFor(method: Method, compatibility: Compatibility, options: RuleOptions): Rules {
+export function rulesFor(
+  method: Method,
+  compatibility: Compatibility,
+  options: RuleOptions,
+): Rules {
   const rules = toolRules(method, compatibility, options);
   return options.isRescaled === false ? { ...rules, rescale: "none" } : rules;
 }

@@ -159,7 +159,9 @@ class Pass {
 
   #prepare(): readonly Prepared[] {
     const { rules } = this.#merge;
-    const selects = this.#merge.densities.map((density) => selectsFor(this.#merge, density, this.#set));
+    const selects = this.#merge.densities.map((density) =>
+      selectsFor(this.#merge, density, this.#set),
+    );
     this.#sweep((input, { bits }) => selects[input]?.forEach((select) => select.countUpper(bits)));
     this.#sweep((input, { bits }) => selects[input]?.forEach((select) => select.countLower(bits)));
     const prepared = selects.map((found) => prepare(found?.map((select) => select.threshold())));
@@ -222,7 +224,12 @@ class Pass {
     }
     const isRescaled = this.#merge.rules.rescale === "probability";
     const { rowLength } = this.#set;
-    keepByRank(chunk, { density, epsilon: this.#merge.epsilon, rowLength, isRescaled }, words, mass);
+    keepByRank(
+      chunk,
+      { density, epsilon: this.#merge.epsilon, rowLength, isRescaled },
+      words,
+      mass,
+    );
   }
 
   #rescale({ values }: Chunk, density: number, { l1 }: Prepared): void {

@@ -34,13 +34,19 @@ export function symmetricEigen(matrix: Float64Array, n: number): Eigen {
   // A plain sum of scale and matrix would let a denormal scale stall the iteration.
   const scale = matrix.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
   if (n === 0 || scale === 0) return { values: new Float64Array(n), vectors: identity(n) };
-  const v = new Square(n, matrix.map((value) => value / scale));
+  const v = new Square(
+    n,
+    matrix.map((value) => value / scale),
+  );
   const d = new Float64Array(n);
   const e = new Float64Array(n);
   tridiagonalise(v, d, e);
   accumulateTransform(v, d, e);
   implicitQl(v, d, e);
-  return sorted(v, d.map((value) => value * scale));
+  return sorted(
+    v,
+    d.map((value) => value * scale),
+  );
 }
 
 function identity(n: number): Float64Array {

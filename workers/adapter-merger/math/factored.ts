@@ -1,5 +1,13 @@
 import { symmetricEigen, type Eigen } from "./eigen.ts";
-import { apply, gram, multiplySquare, thin, transpose, transposeSquare, type Thin } from "./thin.ts";
+import {
+  apply,
+  gram,
+  multiplySquare,
+  thin,
+  transpose,
+  transposeSquare,
+  type Thin,
+} from "./thin.ts";
 
 /** How many singular values to keep: so many, or as few as hold that share of the energy. */
 export interface RankTarget {
@@ -44,7 +52,11 @@ export function recompress(a: Thin, b: Thin, target: RankTarget): LowRank {
   const rank = rankFor(energies, target);
   const used = usable(energies, Math.min(rank, n));
   const q = transposeSquare(vectors, n);
-  const toA = scaleRows(multiplySquare(q, right.inverseRows, n), n, (j) => (energies[j] ?? 0) ** 0.25);
+  const toA = scaleRows(
+    multiplySquare(q, right.inverseRows, n),
+    n,
+    (j) => (energies[j] ?? 0) ** 0.25,
+  );
   const projected = multiplySquare(transposeSquare(core, n), left.inverseRows, n);
   const toB = scaleRows(multiplySquare(q, projected, n), n, (j) => (energies[j] ?? 0) ** -0.25);
   const keptEnergy = energies.subarray(0, used).reduce((sum, value) => sum + value, 0);

@@ -129,7 +129,9 @@ function multiplyEdge(
     for (let column = edge.columnStart; column < width; column += 1) {
       let sum = c[row * width + column] ?? 0;
       for (let k = 0; k < depth; k += 1) {
-        const product = Math.fround((a[(edge.from + row) * depth + k] ?? 0) * (b[k * width + column] ?? 0));
+        const product = Math.fround(
+          (a[(edge.from + row) * depth + k] ?? 0) * (b[k * width + column] ?? 0),
+        );
         sum = Math.fround(sum + product);
       }
       c[row * width + column] = sum;
@@ -147,7 +149,10 @@ const [LEFT, RIGHT, SPLAT] = [26, 27, 28] as const;
 /** The register-blocked inner kernel: 4 rows of A against 8 columns of B. */
 function gemmModule(): Uint8Array<ArrayBuffer> {
   const parameters = Array.from({ length: 9 }, () => I32);
-  const locals = [...Array.from({ length: 9 }, () => I32), ...Array.from({ length: 11 }, () => V128)];
+  const locals = [
+    ...Array.from({ length: 9 }, () => I32),
+    ...Array.from({ length: 11 }, () => V128),
+  ];
   const columnLoop = whileLoop(
     [...get(COLUMN), ...get(N), ...isBelow],
     [...loadTile(), ...depthLoop(), ...storeTile(), ...advance(COLUMN, constant(COLUMNS))],
@@ -168,14 +173,28 @@ function depthLoop(): Code {
     ...accumulate(2 * row + 1, RIGHT),
     ...advance(pointer, constant(4)),
   ]);
-  const loads = [...get(PB), ...loadFloats(0), ...set(LEFT), ...get(PB), ...loadFloats(16), ...set(RIGHT)];
+  const loads = [
+    ...get(PB),
+    ...loadFloats(0),
+    ...set(LEFT),
+    ...get(PB),
+    ...loadFloats(16),
+    ...set(RIGHT),
+  ];
   const steps = [...advance(PB, get(LDB)), ...advance(STEP, constant(1))];
   return whileLoop([...get(STEP), ...get(K), ...isBelow], [...loads, ...rows, ...steps]);
 }
 
 function accumulate(index: number, operand: number): Code {
   const local = ACCUMULATORS[index] ?? 0;
-  return [...get(local), ...get(SPLAT), ...get(operand), ...multiplyFloats, ...addFloats, ...set(local)];
+  return [
+    ...get(local),
+    ...get(SPLAT),
+    ...get(operand),
+    ...multiplyFloats,
+    ...addFloats,
+    ...set(local),
+  ];
 }
 
 /** Sets the pointers of one tile and loads its eight accumulators. */

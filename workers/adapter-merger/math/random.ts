@@ -11,7 +11,9 @@ export interface StreamKey {
  * numbers do not depend on the order of the inputs, on threads or on the language.
  */
 export function streamKey(seed: number, adapter: string, tensor: string): StreamKey {
-  const digest = createHash("sha256").update(JSON.stringify([seed, adapter, tensor])).digest();
+  const digest = createHash("sha256")
+    .update(JSON.stringify([seed, adapter, tensor]))
+    .digest();
   return { low: digest.readUInt32LE(0), high: digest.readUInt32LE(4) };
 }
 

@@ -79,7 +79,12 @@ export interface FunctionSpec {
 }
 
 /** A module that imports its memory as `env.memory` and exports one function. */
-export function assemble({ name, parameters, locals, body }: FunctionSpec): Uint8Array<ArrayBuffer> {
+export function assemble({
+  name,
+  parameters,
+  locals,
+  body,
+}: FunctionSpec): Uint8Array<ArrayBuffer> {
   const type = [0x60, ...vector(parameters.map((code) => [code])), 0];
   const memory = [...text("env"), ...text("memory"), 0x02, 0x00, 0x01];
   const code = [...vector(locals.map((local) => [1, local])), ...body, 0x0b];

@@ -223,7 +223,11 @@ export interface TensorSpec {
 export function encodeHeader(
   specs: readonly TensorSpec[],
   metadata: Readonly<Record<string, string>>,
-): { readonly bytes: Buffer; readonly tensors: ReadonlyMap<string, TensorInfo>; readonly dataBytes: number } {
+): {
+  readonly bytes: Buffer;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  readonly dataBytes: number;
+} {
   const tensors = new Map<string, TensorInfo>();
   let at = 0;
   for (const { name, dtype, shape } of specs) {

@@ -103,7 +103,7 @@ export class SafetensorsFile implements Disposable {
   }
 
   #fill(target: Uint8Array, position: number, info: TensorInfo): void {
-    for (let done = 0; done < target.length; ) {
+    for (let done = 0; done < target.length;) {
       const got = readSync(this.#descriptor, target, done, target.length - done, position + done);
       if (got === 0) invalid("truncated", `${this.path} shrank while it was read`, info.name);
       done += got;
@@ -132,7 +132,11 @@ function readHeader(
   if (readSync(descriptor, raw, 0, headerBytes, LENGTH_BYTES) < headerBytes) {
     invalid("truncated", `${path} ends inside its header`);
   }
-  return { header: parseHeader(decode(raw, path), stat.size - dataStart), dataStart, sizeBytes: stat.size };
+  return {
+    header: parseHeader(decode(raw, path), stat.size - dataStart),
+    dataStart,
+    sizeBytes: stat.size,
+  };
 }
 
 function decode(raw: Buffer, path: string): string {
