@@ -91,11 +91,6 @@ export class WorkerUnderTest implements AsyncDisposable {
       cwd: target.cwd,
       env: { ...this.#environment(), ...target.env, ...options.env },
     });
-    this.exited = once(this.#child, "exit").then(([code, signal]): Exit => ({ code, signal }));
-    void this.exited.then(() => {
-      this.#hasEnded = true;
-      this.#announce();
-    });
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
       stream?.setEncoding("utf8").on("data", (text: string) => (this.output += text));
     }
@@ -104,6 +99,20 @@ export class WorkerUnderTest implements AsyncDisposable {
     this.#control = control;
     control.on("error", () => undefined);
     this.#readFrames(control);
+    this.exited = this.#watchEnd(control);
+  }
+
+  /** The end of the process, and of what it still had to say. */
+  async #watchEnd(control: Duplex): Promise<Exit> {
+    const { promise: closed, resolve } = Promise.withResolvers<void>();
+    control.once("close", () => {
+      resolve();
+    });
+    await once(this.#child, "exit");
+    await closed;
+    this.#hasEnded = true;
+    this.#announce();
+    return { code: this.#child.exitCode, signal: this.#child.signalCode };
   }
 
   static async start(target: Target, options: StartOptions = {}): Promise<WorkerUnderTest> {
@@ -179,9 +188,10 @@ export class WorkerUnderTest implements AsyncDisposable {
     };
     this.#arrivals.add(look);
     look();
-    return impatient(promise, () => `a frame; came: ${JSON.stringify(this.frames.slice(-5))}`).finally(
-      () => this.#arrivals.delete(look),
-    );
+    return impatient(
+      promise,
+      () => `a frame; came: ${JSON.stringify(this.frames.slice(-5))}`,
+    ).finally(() => this.#arrivals.delete(look));
   }
 
   get(path: string, options?: SendOptions): Promise<Reply> {
@@ -217,11 +227,16 @@ export class WorkerUnderTest implements AsyncDisposable {
     options: SendOptions = {},
   ): Promise<Reply> {
     const response = await this.open(method, path, body, options);
-    const parts: Buffer[] = [];
-    for await (const part of response.message) parts.push(Buffer.from(part));
-    const text = Buffer.concat(parts).toString("utf8");
+    response.message.setEncoding("utf8");
+    let text = "";
+    for await (const part of response.message) text += String(part);
     const contentType = response.message.headers["content-type"] ?? "";
-    return { status: response.message.statusCode ?? 0, contentType, text, json: parseOrUndefined(text) };
+    return {
+      status: response.message.statusCode ?? 0,
+      contentType,
+      text,
+      json: parseOrUndefined(text),
+    };
   }
 
   /** A request whose answer is read by the case; `leave` closes the connection. */
@@ -259,8 +274,6 @@ export class WorkerUnderTest implements AsyncDisposable {
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
     promise.catch(() => undefined);
     request.on("error", reject).on("response", resolve);
-    // A worker that refuses a body early may close while it is still being sent.
-    request.on("socket", (socket) => socket.on("error", () => undefined));
     request.end(content);
     return { request, response: promise };
   }

@@ -7,24 +7,22 @@ import { dirRefSchema, fileRefSchema } from "../../../src/protocol/index.ts";
 import { failureOf, memberOf, newJob, valueOf, type Case } from "../case.ts";
 
 const VALUES: readonly (readonly [string, unknown])[] = [
-  ["text beyond the basic plane", "naïve 漢字 🦜  \u0000 \u2028 \"quoted\" \\ end"],
+  ["text beyond the basic plane", 'naïve 漢字 🦜  \u0000 \u2028 "quoted" \\ end'],
   ["numbers", [0, -1, 1.5, 1e-7, 1e21, 9007199254740991, -9007199254740991]],
-  ["nested lists and objects", { a: [{ b: [null, true, false] }], "": {}, "ключ": [] }],
+  ["nested lists and objects", { a: [{ b: [null, true, false] }], "": {}, ключ: [] }],
   ["null", null],
 ];
 
 const sha256 = (content: string | Buffer): string =>
   `sha256:${createHash("sha256").update(content).digest("hex")}`;
 
-const results: readonly Case[] = VALUES.map(
-  ([title, value]): Case => ({
-    title: `gives back ${title} unchanged`,
-    fixture: true,
-    run: async (worker) => {
-      assert.deepEqual(memberOf(await worker.execute("echo", { value }), "value"), value);
-    },
-  }),
-);
+const results: readonly Case[] = VALUES.map(([title, value]): Case => ({
+  title: `gives back ${title} unchanged`,
+  fixture: true,
+  run: async (worker) => {
+    assert.deepEqual(memberOf(await worker.execute("echo", { value }), "value"), value);
+  },
+}));
 
 const dispatch: readonly Case[] = [
   {
@@ -69,7 +67,10 @@ const dispatch: readonly Case[] = [
     run: async (worker) => {
       for (const body of [{ kwargs: [] }, { args: {} }, { kwargs: "text" }, [1], "text"]) {
         const reply = await worker.post("/execute", body);
-        assert.ok(reply.status >= 400 && reply.status < 500, `${JSON.stringify(body)}: ${reply.text}`);
+        assert.ok(
+          reply.status >= 400 && reply.status < 500,
+          `${JSON.stringify(body)}: ${reply.text}`,
+        );
       }
     },
   },
@@ -135,19 +136,17 @@ const failures: readonly Case[] = [
       ],
       ["fatal", "CAPABILITY_ERROR", { message: "broken", retriable: false }],
     ] as const
-  ).map(
-    ([category, code, side]): Case => ({
-      title: `answers a typed ${category} failure with what it carries`,
-      fixture: true,
-      run: async (worker) => {
-        const error = failureOf(await worker.execute("fail", { category }), code);
-        assert.equal(error.category, category);
-        for (const [key, value] of Object.entries(side)) {
-          assert.deepEqual(Object.entries(error).find(([name]) => name === key)?.[1], value);
-        }
-      },
-    }),
-  ),
+  ).map(([category, code, side]): Case => ({
+    title: `answers a typed ${category} failure with what it carries`,
+    fixture: true,
+    run: async (worker) => {
+      const error = failureOf(await worker.execute("fail", { category }), code);
+      assert.equal(error.category, category);
+      for (const [key, value] of Object.entries(side)) {
+        assert.deepEqual(Object.entries(error).find(([name]) => name === key)?.[1], value);
+      }
+    },
+  })),
   ...(
     [
       ["a missing file", "missing_file", "user_input", "CAPABILITY_INPUT"],
@@ -155,16 +154,14 @@ const failures: readonly Case[] = [
       ["CUDA out of memory", "cuda_oom", "resource", "CAPABILITY_RESOURCE"],
       ["a bug", "bug", "fatal", "CAPABILITY_ERROR"],
     ] as const
-  ).map(
-    ([what, kind, category, code]): Case => ({
-      title: `takes ${what} for ${category} without the author's help`,
-      fixture: true,
-      run: async (worker) => {
-        const error = failureOf(await worker.execute("fail_bare", { kind }), code);
-        assert.equal(error.category, category);
-      },
-    }),
-  ),
+  ).map(([what, kind, category, code]): Case => ({
+    title: `takes ${what} for ${category} without the author's help`,
+    fixture: true,
+    run: async (worker) => {
+      const error = failureOf(await worker.execute("fail_bare", { kind }), code);
+      assert.equal(error.category, category);
+    },
+  })),
   {
     title: "says in a failure who failed, when and where",
     fixture: true,

@@ -17,7 +17,10 @@ async function startWaiting(
 
 function linesOf(reply: Reply): unknown[] {
   assert.match(reply.contentType, /^application\/x-ndjson/u);
-  return reply.text.trimEnd().split("\n").map((line): unknown => JSON.parse(line));
+  return reply.text
+    .trimEnd()
+    .split("\n")
+    .map((line): unknown => JSON.parse(line));
 }
 
 function stream(
@@ -66,7 +69,9 @@ export const cancelling: readonly Case[] = [
       const { request } = worker.begin("POST", "/execute", worker.callBody("wait", {}, { job_id }));
       await worker.frame((frame) => frame.type === "progress" && frame.job_id === job_id);
       request.destroy();
-      await worker.frame((f) => f.type === "log" && f.job_id === job_id && f.message === "wait over");
+      await worker.frame(
+        (f) => f.type === "log" && f.job_id === job_id && f.message === "wait over",
+      );
     },
   },
   {
@@ -190,7 +195,10 @@ export const streaming: readonly Case[] = [
   },
 ];
 
-const progressOf = (worker: WorkerUnderTest, job: string): { progress: number; message: string }[] =>
+const progressOf = (
+  worker: WorkerUnderTest,
+  job: string,
+): { progress: number; message: string }[] =>
   worker.frames.filter((frame) => frame.type === "progress").filter((f) => f.job_id === job);
 
 export const reporting: readonly Case[] = [
@@ -321,20 +329,18 @@ export const bounding: readonly Case[] = [
       assert.equal(memberOf(await worker.execute("echo", { value }), "value"), value);
     },
   },
-  ...([false, true] as const).map(
-    (chunked): Case => ({
-      title: `refuses a body over 4 MiB ${chunked ? "that arrives in chunks" : "by its length"}`,
-      run: async (worker) => {
-        const raw = Buffer.from(JSON.stringify({ kwargs: { value: "x".repeat(5 * MEGABYTE) } }));
-        const reply = await refusal(worker.post("/execute", undefined, { raw, chunked }));
-        if (reply !== undefined) {
-          assert.equal(reply.status, 413);
-          failureOf(reply, "REQUEST_TOO_LARGE");
-        }
-        valueOf(await worker.get("/health"));
-      },
-    }),
-  ),
+  ...([false, true] as const).map((chunked): Case => ({
+    title: `refuses a body over 4 MiB ${chunked ? "that arrives in chunks" : "by its length"}`,
+    run: async (worker) => {
+      const raw = Buffer.from(JSON.stringify({ kwargs: { value: "x".repeat(5 * MEGABYTE) } }));
+      const reply = await refusal(worker.post("/execute", undefined, { raw, chunked }));
+      if (reply !== undefined) {
+        assert.equal(reply.status, 413);
+        failureOf(reply, "REQUEST_TOO_LARGE");
+      }
+      valueOf(await worker.get("/health"));
+    },
+  })),
   {
     title: "takes 64 levels and refuses 65",
     fixture: true,
@@ -373,7 +379,14 @@ export const bounding: readonly Case[] = [
   {
     title: "refuses a body that is not JSON",
     run: async (worker) => {
-      for (const raw of ["{", "{'a': 1}", '{"a": NaN}', "\u0000", '{"a":1}}', Buffer.from([0xff])]) {
+      for (const raw of [
+        "{",
+        "{'a': 1}",
+        '{"a": NaN}',
+        "\u0000",
+        '{"a":1}}',
+        Buffer.from([0xff]),
+      ]) {
         const reply = await worker.post("/execute", undefined, { raw });
         assert.equal(reply.status, 400, `${String(raw)}: ${reply.text}`);
         failureOf(reply, "CAPABILITY_INPUT");
