@@ -123,6 +123,10 @@ def _end(control: ControlStream, address: str, code: int) -> NoReturn:
         with contextlib.suppress(OSError):
             os.unlink(address[len("unix:") :])
     _kill_children()
+    # Closing a socket with unread bytes resets it, and the host would lose the last frames.
+    with contextlib.suppress(OSError):
+        while control.connection.recv(65536, socket.MSG_DONTWAIT):
+            pass
     os._exit(code)
 
 
@@ -192,8 +196,8 @@ def _run(load: Callable[[], Any], spec: str = "") -> NoReturn:
     worker: Optional[Worker] = None
     address = ""
     try:
-        listener, address = listen(os.environ["CJM_LISTEN"])
         gate = _Gate(connection)
+        listener, address = listen(os.environ["CJM_LISTEN"])
         worker = _make_worker(load, control)
         server = Server(worker, listener, _Refusals(control))
         server.allow(gate.token())
@@ -290,6 +294,8 @@ def _finish(worker: Optional[Worker]) -> None:
     if worker is None:
         return
     worker.cancel_all("the worker is ending")
+    # Cleaning up under a call that still runs could break what it uses; the host's grace is 2 s.
+    worker.wait_idle(1.0)
     try:
         worker.run_cleanup()
     except Exception as error:

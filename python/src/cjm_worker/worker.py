@@ -66,7 +66,8 @@ class Worker:
         self.life = LifeCycle(capability, sink)
         self.tasks: Dict[str, BoundTask] = bind_tasks(capability, adapters)
         self._sink = sink
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._idle = threading.Condition(self._lock)
         self._running: List[Call] = []
         #: What the latest call that reported any used.
         self._usage: Dict[str, float] = {}
@@ -140,6 +141,11 @@ class Worker:
     def cancel_all(self, reason: str) -> int:
         """Cancels every running call; the number of them."""
         return self._cancel_where(lambda call: True, reason)
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Waits until no call runs; False when the time is up first."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._running, timeout)
 
     def run_cleanup(self) -> None:
         """Runs the author's cleanup, unless it already ran."""
@@ -312,6 +318,7 @@ class Worker:
         with self._lock:
             if call in self._running:
                 self._running.remove(call)
+                self._idle.notify_all()
             if call.usage:
                 self._usage = dict(call.usage)
         # What the call reported arrives before its answer does.
