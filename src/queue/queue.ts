@@ -281,6 +281,11 @@ export class JobQueue {
     return active === undefined ? undefined : viewOfRun(active);
   }
 
+  /** The nodes of a composition of this host as they were submitted. */
+  compositionNodes(compositionId: string): Composition["nodes"] {
+    return this.#compositions.active.get(compositionId)?.run.composition.nodes ?? [];
+  }
+
   /** Compositions of this host, the newest last. */
   getCompositions(): CompositionView[] {
     return [...this.#compositions.active.values()].map(viewOfRun);
