@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { eventsBetween } from "./events.ts";
-import { descendsFrom, pidNamespace } from "./processes.ts";
+import { descendsFrom, pidNamespace, processFacts } from "./processes.ts";
 import type { MonitorEvent, Reading, Sample } from "./model.ts";
 import type { DeviceSource } from "./sources/source.ts";
 
@@ -102,8 +102,11 @@ export class Monitor implements AsyncDisposable {
     return gpus.map((gpu) => ({
       ...gpu,
       processes:
-        gpu.processes?.map((process) => ({ ...process, own: process.own ?? isOwn(process.pid) })) ??
-        null,
+        gpu.processes?.map((process) => ({
+          ...process,
+          own: process.own ?? isOwn(process.pid),
+          name: process.name ?? processFacts(process.pid)?.name ?? null,
+        })) ?? null,
     }));
   }
 
