@@ -213,11 +213,14 @@ describe.runIf(hasCompiler)("NVML", () => {
     nowMs = 999;
     expect((await source.read()).gpus[0]).toMatchObject({
       temperature_celsius: 40,
-      utilization_percent: 2,
+      utilization_percent: 1,
       memory_used_bytes: GIB / 2,
     });
     nowMs = 1000;
-    expect((await source.read()).gpus[0]).toMatchObject({ temperature_celsius: 50 });
+    expect((await source.read()).gpus[0]).toMatchObject({
+      temperature_celsius: 50,
+      utilization_percent: 2,
+    });
   });
 
   test("is no source where the driver lists no GPU or there is no library", async () => {

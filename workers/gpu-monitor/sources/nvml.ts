@@ -135,12 +135,8 @@ export class NvmlSource implements DeviceSource {
   async #readFast(device: Device): Promise<Measured> {
     const memory = await this.#memory(device.handle);
     const processes = await this.#processes(device.handle);
-    const rates = Buffer.alloc(8);
-    const load = await this.#checked("nvmlDeviceGetUtilizationRates", device.handle, rates);
     const reasons: Partial<Record<MeasuredField, string>> = {};
     const values: Values = {};
-    if (load === undefined) values.utilization_percent = rates.readUInt32LE();
-    else reasons.utilization_percent = load;
     if (typeof processes === "string") reasons.processes = processes;
     else values.processes = processes;
     if (typeof memory === "string") {
@@ -154,7 +150,7 @@ export class NvmlSource implements DeviceSource {
     return { values, reasons };
   }
 
-  async #readSlow({ sensors }: Device): Promise<Measured> {
+  async #readSlow({ handle, sensors }: Device): Promise<Measured> {
     const values: Values = {};
     const reasons: Partial<Record<MeasuredField, string>> = {};
     const note = (field: MeasuredField, value: number | Reason): number | null => {
@@ -162,6 +158,11 @@ export class NvmlSource implements DeviceSource {
       reasons[field] = value.reason;
       return null;
     };
+    // The driver averages load over up to a second itself.
+    const rates = Buffer.alloc(8);
+    const load = await this.#checked("nvmlDeviceGetUtilizationRates", handle, rates);
+    if (load === undefined) values.utilization_percent = rates.readUInt32LE();
+    else reasons.utilization_percent = load;
     const milliwatts = note("power_watts", await this.#uint("nvmlDeviceGetPowerUsage", sensors));
     values.power_watts = milliwatts === null ? null : milliwatts / 1000;
     const limit = note(
