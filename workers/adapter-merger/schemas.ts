@@ -13,7 +13,7 @@ export const folderRefSchema = z.object({
   }),
 });
 
-const folderSchema = (what: string): z.ZodUnion<[typeof folderRefSchema, z.ZodString]> =>
+const folderSchema = (what: string): z.ZodUnion<readonly [typeof folderRefSchema, z.ZodString]> =>
   z
     .union([folderRefSchema, z.string().min(1)])
     .meta({ format: "cjm-dir" })
