@@ -37,7 +37,7 @@ export function findAction(code: Code, target: CallTarget): ActionManifest | und
 }
 
 /** Everything wrong with a call's kwargs; empty where no schema is known. */
-export function kwargProblems(
+function kwargProblems(
   code: Code,
   target: CallTarget,
   kwargs: Readonly<Record<string, unknown>>,

@@ -1,6 +1,7 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import type { InstanceDeclaration, InstanceSurface } from "../composition/index.ts";
 import { CjmError } from "../errors/index.ts";
 import { statusReplySchema } from "../protocol/index.ts";
 import type {
@@ -9,8 +10,10 @@ import type {
   ExecutionEvents,
   ExecutionOutcome,
   Executor,
+  InstanceChange,
   InstanceFacts,
 } from "../queue/executor.ts";
+import { compact } from "../util/compact.ts";
 import { hashCanonical } from "../util/canonical-json.ts";
 import { isRecord } from "../util/record.ts";
 import type { ActiveCall } from "./active-calls.ts";
@@ -22,7 +25,7 @@ import { adoptOutputs } from "./output-files.ts";
 /** Measures what a job's worker really used; `host.ts` connects it to the telemetry. */
 export interface JobMeter {
   begin(jobId: string, instanceId: string, pid: number): void;
-  end(jobId: string): ExecutionOutcome["peaks"];
+  end(jobId: string): Promise<ExecutionOutcome["peaks"]>;
 }
 
 export interface ExecutorFolders {
@@ -76,7 +79,7 @@ export class CapabilityExecutor implements Executor {
   ): Promise<ExecutionOutcome> {
     const instance = this.#manager.instance(call.instanceId);
     const startedAt = performance.now();
-    const worker = await abortable(instance.ensureReady(), signal);
+    const worker = await abortable(instance.ensureReady(call.gpuUuid), signal);
     const attempt = join(this.#folders.work, call.jobId, String(call.attempt));
     await mkdir(attempt, { recursive: true });
     const active = instance.calls.begin(call.jobId, events);
@@ -89,13 +92,42 @@ export class CapabilityExecutor implements Executor {
       });
       const answer = await this.#send({ call, instance, worker, attempt, events, signal });
       const result = await adoptOutputs(answer, { attempt, files: this.#folders.files });
-      peaks = withReported(this.#meter.end(call.jobId), active);
+      peaks = withReported(await this.#meter.end(call.jobId), active);
       return { result, usage: active.usage, workerSessionId: worker.sessionId, peaks };
     } finally {
-      if (peaks === undefined) this.#meter.end(call.jobId);
+      if (peaks === undefined) await this.#meter.end(call.jobId);
       instance.calls.end(call.jobId);
       await rm(join(this.#folders.work, call.jobId), { recursive: true, force: true });
     }
+  }
+
+  watchInstances(listener: (change: InstanceChange) => void): () => void {
+    return this.#manager.onInstanceChange((instance) => {
+      listener({
+        instanceId: instance.spec.instanceId,
+        capability: instance.spec.definition.name,
+        state: SCHEDULER_STATES[instance.state],
+        gpuUuid: instance.gpuUuid,
+        maxConcurrentRequests: instance.spec.maxConcurrentRequests,
+      });
+    });
+  }
+
+  surface(instanceId: string, declaration?: InstanceDeclaration): InstanceSurface | undefined {
+    const name = declaration?.capability ?? this.#capabilityOf(instanceId);
+    const definition = this.#manager.definitions.get(name);
+    if (definition === undefined) return undefined;
+    const { code } = definition.manifest;
+    return compact({
+      capability: code.name,
+      enabled: this.#manager.isEnabled(instanceId),
+      actions: code.actions,
+      tasks: code.tasks,
+    });
+  }
+
+  declare(instanceId: string, declaration: InstanceDeclaration): void {
+    this.#manager.declare({ instanceId, ...declaration });
   }
 
   async release(instanceId: string, level: string): Promise<void> {
@@ -107,6 +139,10 @@ export class CapabilityExecutor implements Executor {
 
   async end(instanceId: string, reason: string): Promise<void> {
     await this.#manager.instance(instanceId).kill(reason);
+  }
+
+  #capabilityOf(instanceId: string): string {
+    return this.#manager.instances.get(instanceId)?.spec.definition.name ?? instanceId;
   }
 
   async #send(running: {
@@ -155,6 +191,13 @@ export class CapabilityExecutor implements Executor {
     }
   }
 }
+
+const SCHEDULER_STATES = {
+  absent: "absent",
+  starting: "loading",
+  ready: "ready",
+  stopping: "releasing",
+} as const satisfies Record<CapabilityInstance["state"], InstanceChange["state"]>;
 
 /** Waits for `promise` unless the call is cancelled first; what was begun goes on without it. */
 async function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {

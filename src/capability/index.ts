@@ -1,4 +1,4 @@
-export { checkKwargs, findAction, kwargProblems } from "./call-check.ts";
+export { checkKwargs, findAction } from "./call-check.ts";
 export { CapabilityExecutor } from "./executor.ts";
 export type { ExecutorFolders, JobMeter } from "./executor.ts";
 export { CapabilityInstance } from "./instance.ts";

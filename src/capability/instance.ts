@@ -50,11 +50,24 @@ export class CapabilityInstance implements AsyncDisposable {
   readonly spec: InstanceSpec;
   readonly calls = new ActiveCalls();
   readonly #services: InstanceServices;
+  readonly #onChange: (instance: CapabilityInstance) => void;
   #state: State = { kind: "absent" };
+  #gpuUuid: string | null = null;
 
-  constructor(spec: InstanceSpec, services: InstanceServices) {
+  /** `onChange` is called after every change of {@link state}; it must not throw. */
+  constructor(
+    spec: InstanceSpec,
+    services: InstanceServices,
+    onChange: (instance: CapabilityInstance) => void,
+  ) {
     this.spec = spec;
     this.#services = services;
+    this.#onChange = onChange;
+  }
+
+  /** The GPU its worker was started on; null without a worker, or started without one. */
+  get gpuUuid(): string | null {
+    return this.#gpuUuid;
   }
 
   get state(): State["kind"] {
@@ -68,10 +81,11 @@ export class CapabilityInstance implements AsyncDisposable {
 
   /**
    * The running worker, started and initialized if need be; many callers share one start.
+   * `gpuUuid` is the GPU a new worker gets to see; one that runs already keeps its own.
    *
    * @throws what {@link WorkerConnection.start} and the worker's `/initialize` throw.
    */
-  async ensureReady(): Promise<ReadyWorker> {
+  async ensureReady(gpuUuid: string | null = null): Promise<ReadyWorker> {
     for (;;) {
       switch (this.#state.kind) {
         case "ready":
@@ -83,8 +97,9 @@ export class CapabilityInstance implements AsyncDisposable {
           break;
         case "absent": {
           const stop = new AbortController();
+          this.#gpuUuid = gpuUuid;
           const promise = this.#start(stop.signal);
-          this.#state = { kind: "starting", promise, stop };
+          this.#change({ kind: "starting", promise, stop });
           break;
         }
       }
@@ -114,6 +129,12 @@ export class CapabilityInstance implements AsyncDisposable {
     await this.stop("disposed");
   }
 
+  #change(state: State): void {
+    this.#state = state;
+    if (state.kind === "absent") this.#gpuUuid = null;
+    this.#onChange(this);
+  }
+
   async #end(reason: string, how: (worker: ReadyWorker) => Promise<void>): Promise<void> {
     const state = this.#state;
     if (state.kind === "absent") return;
@@ -122,11 +143,11 @@ export class CapabilityInstance implements AsyncDisposable {
       return;
     }
     const promise = this.#endState(state, reason, how);
-    this.#state = { kind: "stopping", promise };
+    this.#change({ kind: "stopping", promise });
     try {
       await promise;
     } finally {
-      this.#state = { kind: "absent" };
+      this.#change({ kind: "absent" });
     }
   }
 
@@ -166,12 +187,11 @@ export class CapabilityInstance implements AsyncDisposable {
         await this.#died(worker, await connection.kill(), "failed to initialize");
         throw error;
       }
-      this.#state = { kind: "ready", worker };
-      this.#services.workerChanged(this.spec.instanceId, connection.worker.pid);
+      this.#change({ kind: "ready", worker });
       void this.#watch(worker);
       return worker;
     } catch (error) {
-      if (this.#state.kind === "starting") this.#state = { kind: "absent" };
+      if (this.#state.kind === "starting") this.#change({ kind: "absent" });
       throw error;
     }
   }
@@ -180,13 +200,12 @@ export class CapabilityInstance implements AsyncDisposable {
   async #watch(worker: ReadyWorker): Promise<void> {
     const exit = await worker.connection.worker.exited;
     if (this.#state.kind !== "ready" || this.#state.worker !== worker) return;
-    this.#state = { kind: "absent" };
+    this.#change({ kind: "absent" });
     await worker.connection.kill();
     await this.#died(worker, exit, "ended by itself");
   }
 
   async #died(worker: ReadyWorker, exit: WorkerExit, phase: string): Promise<void> {
-    this.#services.workerChanged(this.spec.instanceId, null);
     const { code, signal } = exit;
     this.#note(`worker ${worker.sessionId} ended ${describeExit(exit)} (${phase})`);
     await this.#services
@@ -197,7 +216,7 @@ export class CapabilityInstance implements AsyncDisposable {
   }
 
   async #workerSpec(): Promise<WorkerSpec> {
-    const { definition, instanceId } = this.spec;
+    const { definition } = this.spec;
     const { name, manifest } = definition;
     const command = workerCommand(definition);
     if (command === undefined) {
@@ -223,6 +242,8 @@ export class CapabilityInstance implements AsyncDisposable {
         CJM_LOG_LEVEL: services.logLevel,
         CJM_CAPABILITY_DATA_DIR: services.capabilityDataDir,
         CAPABILITY_DATA_DIR: ownFolder,
+        // AMD's runtime reads the CUDA name too.
+        ...(this.#gpuUuid !== null && { CUDA_VISIBLE_DEVICES: this.#gpuUuid }),
         ...(services.modelsDir !== undefined && { CJM_MODELS_DIR: services.modelsDir }),
       },
     });
@@ -256,7 +277,7 @@ export class CapabilityInstance implements AsyncDisposable {
     if (frame.type === "log") {
       this.#services.diagnostics.appendRecord({
         message: frame.message,
-        level: frame.level.toUpperCase(),
+        level: frame.level,
         loggerName: frame.logger,
         ts: frame.ts,
         workerSessionId: sessionId,
@@ -275,7 +296,7 @@ export class CapabilityInstance implements AsyncDisposable {
   #note(message: string, sessionId: string | null = null): void {
     this.#services.diagnostics.appendRecord({
       message: `${this.spec.instanceId}: ${message}`,
-      level: "WARNING",
+      level: "warning",
       loggerName: "cjm.host",
       ts: new Date().toISOString(),
       workerSessionId: sessionId,

@@ -43,6 +43,7 @@ export class CapabilityManager implements AsyncDisposable {
   readonly #searchPaths: readonly string[];
   readonly #instances = new Map<string, CapabilityInstance>();
   readonly #persisted: Map<string, InstanceConfigRecord>;
+  readonly #listeners = new Set<(instance: CapabilityInstance) => void>();
   #definitions: ReadonlyMap<string, DiscoveredManifest> = new Map();
   #adapters: ReadonlyMap<string, DiscoveredAdapter> = new Map();
   #problems: readonly FileProblem[] = [];
@@ -105,6 +106,12 @@ export class CapabilityManager implements AsyncDisposable {
     return this.#instances.get(instanceId) ?? this.declare({ capability: instanceId });
   }
 
+  /** Calls `listener` after every change of an instance's state. Returns the unsubscribe. */
+  onInstanceChange(listener: (instance: CapabilityInstance) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
   isEnabled(instanceId: string): boolean {
     return this.#persisted.get(instanceId)?.enabled ?? true;
   }
@@ -127,7 +134,9 @@ export class CapabilityManager implements AsyncDisposable {
         { fieldsInvalid: ["instance_id"] },
       );
     }
-    const instance = new CapabilityInstance(spec, this.#services);
+    const instance = new CapabilityInstance(spec, this.#services, (changed) => {
+      for (const listener of this.#listeners) listener(changed);
+    });
     this.#instances.set(spec.instanceId, instance);
     return instance;
   }

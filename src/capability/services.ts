@@ -1,7 +1,7 @@
 import type { DiscoveredManifest } from "../config/index.ts";
 import type { SessionNames } from "../process/index.ts";
 import type { Cage } from "../protocol/index.ts";
-import type { DiagnosticsSink, JournalEntry } from "../store/index.ts";
+import type { DiagnosticsStore, JournalEntry } from "../store/index.ts";
 
 export interface InstanceLimits {
   readonly startTimeoutMs: number;
@@ -22,13 +22,11 @@ export interface InstanceServices {
   readonly cage: Cage;
   readonly limits: InstanceLimits;
   readonly sessions: SessionNames;
-  readonly diagnostics: DiagnosticsSink;
+  readonly diagnostics: Pick<DiagnosticsStore, "appendRecord" | "appendChunk">;
   /** Resolves after the rows are committed. */
   readonly journal: (entries: readonly JournalEntry[]) => Promise<void>;
   /** The capability's declared variables with their values; secrets included. */
   readonly workerEnvironment: (
     definition: DiscoveredManifest,
   ) => Promise<Readonly<Record<string, string>>>;
-  /** A worker came (its pid) or went (null); telemetry follows it. */
-  readonly workerChanged: (instanceId: string, pid: number | null) => void;
 }

@@ -1,4 +1,5 @@
 import type { JobError } from "../errors/index.ts";
+import type { ActionManifest } from "../protocol/index.ts";
 
 /**
  * Binding marker: this value comes from elsewhere when the node is about to run.
@@ -11,7 +12,7 @@ import type { JobError } from "../errors/index.ts";
 export interface OutputRef {
   readonly $ref: string;
   /** A source that a `when` skipped gives null instead of skipping this node too. */
-  readonly optional?: boolean;
+  readonly optional?: boolean | undefined;
 }
 
 /** What a condition compares: a literal or a marker. */
@@ -23,7 +24,7 @@ export type Condition =
   | { readonly any: readonly Condition[] }
   | Comparison;
 
-/** `value` against exactly one of the other members. */
+/** `value` against each of the other members; at least one. */
 export interface Comparison {
   readonly value: unknown;
   readonly equals?: unknown;
@@ -100,6 +101,7 @@ export const NODE_STATES = [
 ] as const;
 export type NodeState = (typeof NODE_STATES)[number];
 export type TerminalNodeState = Exclude<NodeState, "pending" | "running">;
+export type ItemState = Exclude<NodeState, "skipped">;
 export type RunStatus = "running" | "completed" | "failed" | "cancelled";
 
 /** How a member job ended. */
@@ -112,7 +114,7 @@ export type SkipCause = "when" | "upstream";
 
 /** Live state of one item of a `for_each` node. */
 export interface ItemRun {
-  state: Exclude<NodeState, "skipped">;
+  state: ItemState;
   jobId: string | undefined;
   result: unknown;
   error: JobError | undefined;
@@ -134,9 +136,8 @@ export interface NodeRun {
 export interface ForEachRun {
   readonly values: readonly unknown[];
   readonly runs: readonly ItemRun[];
-  /** Items that are not terminal. */
-  open: number;
-  running: number;
+  /** How many items are in each state. */
+  readonly tally: Record<ItemState, number>;
 }
 
 /**
@@ -151,13 +152,15 @@ export interface CompositionRun {
   readonly dependencies: ReadonlyMap<string, ReadonlySet<string>>;
   /** Node id to the nodes that need it. */
   readonly dependents: ReadonlyMap<string, readonly string[]>;
+  /** Node id to those of its dependencies that it can do without. */
+  readonly optional: ReadonlyMap<string, ReadonlySet<string>>;
   readonly nodeRuns: ReadonlyMap<string, NodeRun>;
   /** Pending nodes whose inputs all exist, in the order they became ready. */
   readonly ready: Set<string>;
   /** Node id to the number of needed nodes that are not terminal. */
   readonly waitingFor: Map<string, number>;
-  /** Nodes that are not terminal. */
-  open: number;
+  /** How many nodes are in each state. */
+  readonly tally: Record<NodeState, number>;
   status: RunStatus;
   /** The user asked to cancel; housekeeping after a failure does not set it. */
   cancelRequested: boolean;
@@ -185,34 +188,13 @@ export interface InstanceSurface {
   readonly capability: string;
   readonly enabled: boolean;
   /** Absent: the worker does not say (one of the original); any action passes. */
-  readonly actions?: readonly string[] | undefined;
+  readonly actions?: Readonly<Record<string, ActionManifest>> | undefined;
   /** Task name to its methods. Absent: the worker does not say. */
   readonly tasks?: Readonly<Record<string, readonly string[]>> | undefined;
-}
-
-/** The call a node makes, for checking its kwargs. */
-export interface CallTarget {
-  readonly instance: string;
-  readonly action?: string | undefined;
-  readonly task?: string | undefined;
-  readonly method?: string | undefined;
 }
 
 /** What the host knows that the composition does not say. */
 export interface CompositionLookup {
   /** Undefined: there is no such capability or instance. */
   instance(id: string, declaration: InstanceDeclaration | undefined): InstanceSurface | undefined;
-  /**
-   * Problems of these kwargs under the call's input schema. Markers stand where values come later;
-   * issues at a marker are ignored. See {@link checkAgainstSchema}.
-   */
-  checkKwargs?(
-    target: CallTarget,
-    kwargs: Readonly<Record<string, unknown>>,
-  ): readonly KwargIssue[];
-}
-
-export interface KwargIssue {
-  readonly path: readonly (string | number)[];
-  readonly message: string;
 }

@@ -62,6 +62,12 @@ export const capabilityEntrySchema = z
       .regex(/^[\w.-]+$/u, "letters, digits, _, . and -")
       .optional()
       .describe("Name of the environment in the original; shown in the manifest."),
+    cage: z
+      .enum(["auto", "group"])
+      .optional()
+      .describe(
+        "`group` for a worker that must see the process ids of the host; it is then held only by its process group.",
+      ),
     env_file: nonEmpty.optional().describe("Conda environment file. Relative to this file."),
     interface_libs: z
       .array(nonEmpty)
@@ -71,7 +77,10 @@ export const capabilityEntrySchema = z
     adapters: z
       .array(adapterEntrySchema)
       .nullish()
-      .transform((list) => list ?? []),
+      .transform((list) => list ?? [])
+      .describe(
+        "Task adapters to register: `impl`, and the `lib` that holds it where it is not the package itself.",
+      ),
     worker_env: z
       .union([z.record(z.string(), z.string()), z.array(envVarSpecSchema)], {
         error: "expected names and values, or a list of declarations",

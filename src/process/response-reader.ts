@@ -1,40 +1,61 @@
 import { CjmError } from "../errors/index.ts";
-import { BODY_LIMITS } from "../protocol/index.ts";
+import { BodyScanner } from "../protocol/index.ts";
 
-/** PLACEHOLDER until the shared scanner lands. */
-export async function readJson(body: AsyncIterable<Buffer>): Promise<unknown> {
-  const parts: Buffer[] = [];
-  let bytes = 0;
-  for await (const part of body) {
-    bytes += part.length;
-    if (bytes > BODY_LIMITS.bytes)
-      throw new CjmError("RESPONSE_TOO_LARGE", `over ${BODY_LIMITS.bytes} bytes`);
-    parts.push(part);
+const NEWLINE = 0x0a;
+
+/** JSON that arrives in pieces, counted as it comes and refused before it is parsed. */
+class PendingJson {
+  #scanner = new BodyScanner();
+  #parts: Uint8Array[] = [];
+
+  get isEmpty(): boolean {
+    return this.#parts.length === 0;
   }
-  return parse(Buffer.concat(parts));
-}
 
-function parse(bytes: Buffer): unknown {
-  try {
-    return JSON.parse(bytes.toString("utf8"));
-  } catch (error) {
-    throw new CjmError("RESPONSE_INVALID", `answer is not JSON: ${bytes.toString("utf8", 0, 80)}`, {
-      cause: error,
-    });
+  /** @throws {CjmError} `RESPONSE_TOO_LARGE` as soon as a limit is passed. */
+  push(part: Uint8Array): void {
+    if (part.length === 0) return;
+    const excess = this.#scanner.push(part);
+    if (excess !== undefined) {
+      throw new CjmError("RESPONSE_TOO_LARGE", `The answer has ${excess}; larger things are files`);
+    }
+    this.#parts.push(part);
   }
-}
 
-export async function* readJsonLines(body: AsyncIterable<Buffer>): AsyncGenerator {
-  let rest = Buffer.alloc(0);
-  for await (const part of body) {
-    rest = Buffer.concat([rest, part]);
-    if (rest.length > BODY_LIMITS.bytes)
-      throw new CjmError("RESPONSE_TOO_LARGE", `a chunk is over ${BODY_LIMITS.bytes} bytes`);
-    for (let end = rest.indexOf(0x0a); end !== -1; end = rest.indexOf(0x0a)) {
-      const line = rest.subarray(0, end);
-      rest = rest.subarray(end + 1);
-      if (line.length > 0) yield parse(line);
+  /** @throws {CjmError} `RESPONSE_INVALID` for what is not JSON. */
+  take(): unknown {
+    const bytes = this.#parts.length === 1 ? this.#parts[0] : Buffer.concat(this.#parts);
+    const text = Buffer.from(bytes ?? []).toString("utf8");
+    this.#parts = [];
+    this.#scanner = new BodyScanner();
+    try {
+      return JSON.parse(text);
+    } catch (error) {
+      throw new CjmError("RESPONSE_INVALID", `The answer is not JSON: ${text.slice(0, 80)}`, {
+        cause: error,
+      });
     }
   }
-  if (rest.length > 0) yield parse(rest);
+}
+
+/** The one JSON value of a body. */
+export async function readJson(body: AsyncIterable<Uint8Array>): Promise<unknown> {
+  const pending = new PendingJson();
+  for await (const part of body) pending.push(part);
+  return pending.take();
+}
+
+/** One JSON value a line; the limits hold for each line. */
+export async function* readJsonLines(body: AsyncIterable<Uint8Array>): AsyncGenerator {
+  const pending = new PendingJson();
+  for await (const part of body) {
+    let start = 0;
+    for (let end = part.indexOf(NEWLINE); end !== -1; end = part.indexOf(NEWLINE, start)) {
+      pending.push(part.subarray(start, end));
+      if (!pending.isEmpty) yield pending.take();
+      start = end + 1;
+    }
+    pending.push(part.subarray(start));
+  }
+  if (!pending.isEmpty) yield pending.take();
 }

@@ -1,4 +1,4 @@
-import { BODY_LIMITS } from "./wire.ts";
+import { BODY_LIMITS } from "./limits.ts";
 
 export interface BodyLimits {
   readonly bytes: number;

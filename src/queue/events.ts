@@ -40,3 +40,17 @@ export function topicsOf(event: QueueEvent): string[] {
     ...(event.compositionId === null ? [] : [compositionTopic(event.compositionId)]),
   ];
 }
+
+/** True for the last event of the job or composition that `filter` is about. */
+export function isTerminalEvent(
+  event: QueueEvent,
+  filter: {
+    readonly jobId?: string | undefined;
+    readonly compositionId?: string | undefined;
+  } | null,
+): boolean {
+  if (event.type !== "state_transition") return false;
+  const isOver = ["completed", "failed", "cancelled"].includes(String(event.payload["to"]));
+  if (filter?.jobId !== undefined) return isOver;
+  return filter?.compositionId !== undefined && isOver && event.jobId === null;
+}

@@ -1,3 +1,4 @@
+import type { InstanceDeclaration, InstanceSurface } from "../composition/index.ts";
 import type { Envelope } from "../protocol/index.ts";
 
 /** What a call addresses inside an instance. Neither named means the default action. */
@@ -27,6 +28,8 @@ export interface ExecutableCall {
   readonly target: CallTarget;
   readonly kwargs: Readonly<Record<string, unknown>>;
   readonly attempt: number;
+  /** The GPU the instance must be on, or be started on; null where none is needed or known. */
+  readonly gpuUuid: string | null;
   readonly identity: Pick<Envelope, "run_id" | "composition_id" | "node_id" | "actor" | "control">;
   /** Milliseconds the call may take, once the instance is ready. */
   readonly timeoutMs?: number | undefined;
@@ -51,9 +54,19 @@ export interface ExecutionOutcome {
   readonly peaks: {
     readonly gpuMb: Readonly<Record<string, number>>;
     readonly hostMb: number | null;
+    readonly cpuPercent: number | null;
     /** False if another call ran in the same worker meanwhile. */
     readonly isAlone: boolean;
   };
+}
+
+/** An instance's worker came, went, or is on its way. */
+export interface InstanceChange {
+  readonly instanceId: string;
+  readonly capability: string;
+  readonly state: "absent" | "loading" | "ready" | "releasing";
+  readonly gpuUuid: string | null;
+  readonly maxConcurrentRequests: number;
 }
 
 /** What the queue needs from the outside; `capability/` implements it, tests use a fake. */
@@ -77,6 +90,12 @@ export interface Executor {
     events: ExecutionEvents,
     signal: AbortSignal,
   ): Promise<ExecutionOutcome>;
+  /** Calls `listener` after every change of an instance's state. Returns the unsubscribe. */
+  watchInstances(listener: (change: InstanceChange) => void): () => void;
+  /** What a composition's validation asks about an instance; undefined if there is none such. */
+  surface(instanceId: string, declaration?: InstanceDeclaration): InstanceSurface | undefined;
+  /** Makes a declared instance known; starts nothing. @throws {CjmError} naming every bad config key. */
+  declare(instanceId: string, declaration: InstanceDeclaration): void;
   /** Gives memory back without ending the worker. */
   release(instanceId: string, level: string): Promise<void>;
   /** Ends the instance's worker and its whole tree; the next call starts a new one. */

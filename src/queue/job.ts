@@ -32,6 +32,7 @@ export interface JobSpec {
   readonly runId: string | null;
   readonly actor: string | null;
   readonly configHash: string;
+  readonly codeHash: string | null;
   readonly profileKey: string;
   readonly inputBucket: number | null;
   readonly vramLimitMb: number | null;
@@ -144,8 +145,9 @@ export function viewOf(entry: JobEntry): JobView {
     blockReason: rest.blockReason,
     cancelPhase: rest.cancelPhase,
     workerSessionId: rest.workerSessionId,
-    result: rest.result,
-    error: rest.error,
+    // Known before the commit, shown after it.
+    result: rest.status === "completed" ? rest.result : undefined,
+    error: isTerminal(rest.status) ? rest.error : null,
   };
 }
 
@@ -197,6 +199,7 @@ export function viewOfRecord(record: JobRecord, result: unknown): JobView {
     runId: record.runId,
     actor: record.actor,
     configHash: record.configHash ?? "",
+    codeHash: null,
     profileKey: record.profileKey ?? "",
     inputBucket: record.inputBucket,
     vramLimitMb: record.vramLimitMb,

@@ -2,6 +2,8 @@
 export interface ResourceSnapshot {
   readonly gpus:
     readonly { readonly uuid: string; readonly totalMb: number; readonly freeMb: number }[] | null;
+  /** Model of the GPUs, part of every profile key; null without one. */
+  readonly gpuModel: string | null;
   readonly ramFreeMb: number | null;
   readonly diskFreeMb: number | null;
   /** What each worker's process tree holds now. */

@@ -1,29 +1,24 @@
 import type { Context } from "hono";
-import { CjmError } from "../errors/index.ts";
-import {
-  BODY_LIMITS,
-  cancelRequestSchema,
-  executeRequestSchema,
-  taskRequestSchema,
-} from "../protocol/index.ts";
 import { compact } from "../util/compact.ts";
 import { selectAction } from "./actions.ts";
 import { readJsonBody, type WorkerBindings } from "./body.ts";
 import { toFailure } from "./failure.ts";
 import { chunkStream } from "./chunk-stream.ts";
+import { jsonText } from "./json-text.ts";
+import { parseRequest } from "./requests.ts";
 import type { RunningCall } from "./running-call.ts";
 import type { WorkerRuntime } from "./runtime.ts";
-import { validate } from "./validation.ts";
 
 type CallContext = Context<WorkerBindings>;
 
 const JSON_HEADERS = { "content-type": "application/json" } as const;
 
 export async function execute(c: CallContext, runtime: WorkerRuntime): Promise<Response> {
-  const request = await validate(executeRequestSchema, await readJsonBody(c), {
-    code: "CAPABILITY_INPUT",
-    what: "body of /execute",
-  });
+  const request = await parseRequest(
+    "/execute",
+    await readJsonBody(c),
+    (wire) => wire.executeRequestSchema,
+  );
   const selected = selectAction(runtime.capability, request);
   const call = runtime.begin(request.envelope, c.req.raw.signal);
   return answer(c, runtime, { call, run: () => runtime.run(call, selected) });
@@ -31,10 +26,11 @@ export async function execute(c: CallContext, runtime: WorkerRuntime): Promise<R
 
 /** A typed task call; the worker accounts for each one itself. */
 export async function task(c: CallContext, runtime: WorkerRuntime): Promise<Response> {
-  const request = await validate(taskRequestSchema, await readJsonBody(c), {
-    code: "CAPABILITY_INPUT",
-    what: "body of /task",
-  });
+  const request = await parseRequest(
+    "/task",
+    await readJsonBody(c),
+    (wire) => wire.taskRequestSchema,
+  );
   const method = runtime.taskMethod(request.task, request.method);
   const call = runtime.begin(request.envelope, c.req.raw.signal);
   const startedAt = performance.now();
@@ -68,35 +64,25 @@ async function answer(
   { call, run, account }: Answered,
 ): Promise<Response> {
   try {
-    const text = toJson(await run());
+    const text = jsonText(await run());
     account?.();
+    await runtime.end(call);
     return c.body(text, 200, JSON_HEADERS);
   } catch (error) {
     const { status, body } = toFailure(error, { capabilityName: runtime.capability.name, call });
     account?.(body._job_error.category);
+    await runtime.end(call);
     return c.json(body, status);
-  } finally {
-    runtime.end(call);
   }
-}
-
-/** @throws {CjmError} `RESPONSE_TOO_LARGE` for what the host would refuse. */
-export function toJson(value: unknown): string {
-  const text = JSON.stringify(value) ?? "null";
-  const size = Buffer.byteLength(text);
-  if (size <= BODY_LIMITS.bytes) return text;
-  throw new CjmError(
-    "RESPONSE_TOO_LARGE",
-    `a result of ${size} bytes passes the limit of ${BODY_LIMITS.bytes}: return it as a file`,
-  );
 }
 
 /** Wrong input is refused with its status; a failure afterwards is the last line. */
 export async function executeStream(c: CallContext, runtime: WorkerRuntime): Promise<Response> {
-  const request = await validate(executeRequestSchema, await readJsonBody(c), {
-    code: "CAPABILITY_INPUT",
-    what: "body of /execute_stream",
-  });
+  const request = await parseRequest(
+    "/execute_stream",
+    await readJsonBody(c),
+    (wire) => wire.executeRequestSchema,
+  );
   const selected = selectAction(runtime.capability, request);
   const call = runtime.begin(request.envelope, c.req.raw.signal);
   try {
@@ -104,15 +90,16 @@ export async function executeStream(c: CallContext, runtime: WorkerRuntime): Pro
     const stream = chunkStream(runtime, call, chunks);
     return c.body(stream, 200, { "content-type": "application/x-ndjson" });
   } catch (error) {
-    runtime.end(call);
+    await runtime.end(call);
     throw error;
   }
 }
 
 export async function cancel(c: CallContext, runtime: WorkerRuntime): Promise<Response> {
-  const { job_id } = await validate(cancelRequestSchema, await readJsonBody(c), {
-    code: "CAPABILITY_INPUT",
-    what: "body of /cancel",
-  });
-  return c.json({ status: "cancelled", cancelled: runtime.cancel(job_id) });
+  const { job_id } = await parseRequest(
+    "/cancel",
+    await readJsonBody(c),
+    (wire) => wire.cancelRequestSchema,
+  );
+  return c.json({ status: "cancelled", calls: runtime.cancel(job_id) });
 }

@@ -1,5 +1,5 @@
 import { CjmError } from "../errors/index.ts";
-import { BODY_LIMITS } from "../protocol/index.ts";
+import { chunkLine } from "./json-text.ts";
 import { withCall } from "./current-call.ts";
 import { toFailure } from "./failure.ts";
 import type { RunningCall } from "./running-call.ts";
@@ -26,13 +26,13 @@ export function chunkStream(
         try {
           const { done, value } = await withCall(call, () => chunks.next());
           if (done !== true) {
-            controller.enqueue(encoder.encode(toLine(value)));
+            controller.enqueue(encoder.encode(chunkLine(value)));
             return;
           }
         } catch (error) {
           controller.enqueue(encoder.encode(lastLine(error)));
         }
-        runtime.end(call);
+        await runtime.end(call);
         controller.close();
       },
       async cancel() {
@@ -42,19 +42,10 @@ export function chunkStream(
         } catch (error) {
           runtime.log.debug("ending an abandoned stream failed", error);
         } finally {
-          runtime.end(call);
+          await runtime.end(call);
         }
       },
     },
     { highWaterMark: 0 },
-  );
-}
-
-function toLine(chunk: unknown): string {
-  const line = `${JSON.stringify(chunk) ?? "null"}\n`;
-  if (Buffer.byteLength(line) <= BODY_LIMITS.bytes) return line;
-  throw new CjmError(
-    "RESPONSE_TOO_LARGE",
-    `a chunk passes the limit of ${BODY_LIMITS.bytes} bytes`,
   );
 }

@@ -1,10 +1,14 @@
 import { Socket } from "node:net";
-import { helloFrameSchema, type WorkerFrameInput } from "../protocol/index.ts";
+import type { WorkerFrameInput } from "../protocol/index.ts";
+import { PROTOCOL_VERSION } from "../protocol/limits.ts";
+import { isRecord } from "../util/record.ts";
 import { frameLine } from "./frame-line.ts";
 
 /** Where the frames of a worker go. */
 export interface FrameSink {
   send(frame: WorkerFrameInput): void;
+  /** Resolves when everything sent so far is out of this process. */
+  flush?(): Promise<void>;
 }
 
 /** Log frames that may wait for a host that does not read; beyond it they are counted. */
@@ -36,7 +40,7 @@ export class ControlStream implements FrameSink {
   async token(): Promise<string> {
     const line = await this.#firstLine();
     this.#socket.resume();
-    return helloFrameSchema.parse(JSON.parse(line)).token;
+    return tokenOf(JSON.parse(line));
   }
 
   #firstLine(): Promise<string> {
@@ -69,6 +73,18 @@ export class ControlStream implements FrameSink {
     this.#socket.write(line);
   }
 
+  /** At once, unless the host has not read for a while; then not for long. */
+  async flush(): Promise<void> {
+    if (this.#ending || this.#socket.writableLength === 0) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, FLUSH_TIMEOUT_MS);
+    this.#socket.write("", () => {
+      resolve();
+    });
+    await promise;
+    clearTimeout(timer);
+  }
+
   #reportDropped(): void {
     const n = this.#dropped;
     if (n === 0) return;
@@ -95,4 +111,14 @@ export class ControlStream implements FrameSink {
     this.#ending = true;
     this.#onHostGone();
   }
+}
+
+const TOKEN_MIN_LENGTH = 32;
+
+function tokenOf(hello: unknown): string {
+  if (isRecord(hello) && hello["type"] === "hello" && hello["protocol"] === PROTOCOL_VERSION) {
+    const { token } = hello;
+    if (typeof token === "string" && token.length >= TOKEN_MIN_LENGTH) return token;
+  }
+  throw new Error(`the first line is no hello of protocol ${PROTOCOL_VERSION} with a token`);
 }

@@ -1,4 +1,5 @@
-import { FRAME_MAX_BYTES, type WorkerFrameInput } from "../protocol/index.ts";
+import type { WorkerFrameInput } from "../protocol/index.ts";
+import { FRAME_MAX_BYTES } from "../protocol/limits.ts";
 
 /** One frame as its line of at most {@link FRAME_MAX_BYTES}; log text is cut to fit and says so. */
 export function frameLine(frame: WorkerFrameInput): string {

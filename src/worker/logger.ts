@@ -1,5 +1,5 @@
 import { inspect } from "node:util";
-import { LOG_LEVELS, type LogLevel } from "../protocol/index.ts";
+import { LOG_LEVELS, type LogLevel } from "../protocol/limits.ts";
 import { compact } from "../util/compact.ts";
 import type { WorkerLogger } from "./capability.ts";
 import type { FrameSink } from "./control-stream.ts";

@@ -45,10 +45,12 @@ export class WorkerRuntime {
   readonly #tasks: ReadonlyMap<string, TaskAdapter>;
   readonly #calls = new Set<RunningCall>();
   #dataFolder: string | undefined;
-  /** The config in force; undefined until initialized and after cleanup. */
+  /** The config in force; undefined until initialized. */
   config: Readonly<Record<string, unknown>> | undefined;
-  /** What the latest call that reported any used. */
-  usage: Readonly<Record<string, number>> = {};
+  /** The cleanup hook, from its start until the next config is applied. */
+  cleaning: Promise<void> | undefined;
+  /** What all calls used so far. */
+  readonly usage: Record<string, number> = {};
 
   constructor(capability: Capability, options: RuntimeOptions = {}) {
     this.capability = capability;
@@ -75,13 +77,14 @@ export class WorkerRuntime {
   }
 
   /** What a hook of the life cycle gets; `progress` of it belongs to no job. */
-  hookContext(): WorkerContext {
+  hookContext(signal: AbortSignal): WorkerContext {
     const report = (fraction: number, message = ""): void => {
       this.progress.report(undefined, fraction, message);
     };
     return {
       log: this.log,
       dataFolder: this.dataFolder,
+      signal,
       progress: report,
       heartbeat: (message, work) =>
         beat(work, (elapsed) => {
@@ -103,6 +106,7 @@ export class WorkerRuntime {
     const call = new RunningCall(
       {
         sink: this.sink,
+        usage: this.usage,
         progress: this.progress,
         dataFolder: this.dataFolder,
         config: this.config,
@@ -120,11 +124,12 @@ export class WorkerRuntime {
     return call;
   }
 
-  end(call: RunningCall): void {
+  /** Ends a call; what it reported reaches the host before its answer does. */
+  async end(call: RunningCall): Promise<void> {
     call[Symbol.dispose]();
     this.#calls.delete(call);
     this.progress.finish(call.jobId);
-    if (Object.keys(call.usageTotals).length > 0) this.usage = call.usageTotals;
+    await this.sink.flush?.();
   }
 
   /** Aborts the call of one job, or all; returns how many. */
@@ -139,9 +144,7 @@ export class WorkerRuntime {
   /** Runs an action that answers once: input and output are held to their schemas. */
   async run(call: RunningCall, { name, action, input }: SelectedAction): Promise<unknown> {
     if (action.streaming === true) {
-      throw new CjmError("CAPABILITY_INPUT", `${name} streams: call it through /execute_stream`, {
-        fieldsInvalid: ["action"],
-      });
+      throw new CjmError("METHOD_NOT_SUPPORTED", `${name} streams: call /execute_stream`);
     }
     return this.#runUnary(call, { name, action, input });
   }

@@ -1,4 +1,4 @@
-import { PROTOCOL_VERSION } from "../protocol/index.ts";
+import { PROTOCOL_VERSION } from "../protocol/limits.ts";
 import { bindAdapters } from "./adapters.ts";
 import { buildApp, FEATURES } from "./app.ts";
 import type { Capability } from "./capability.ts";
@@ -8,6 +8,7 @@ import { cleanup } from "./life-cycle.ts";
 import { listen, type Listening } from "./listen.ts";
 import { log, parseLogLevel } from "./logger.ts";
 import { killDescendants } from "./process-tree.ts";
+import { loadRequestSchemas } from "./requests.ts";
 import { WorkerRuntime } from "./runtime.ts";
 import { codeSection } from "./surface.ts";
 
@@ -67,6 +68,7 @@ async function start(capability: Capability): Promise<void> {
     version: capability.version,
     features: [...FEATURES],
   });
+  await loadRequestSchemas();
 }
 
 function controlFd(text: string | undefined): number {
@@ -97,7 +99,7 @@ async function stop(
 ): Promise<void> {
   runtime.cancel();
   try {
-    await cleanup(runtime);
+    if (runtime.config !== undefined) await cleanup(runtime);
   } catch (error) {
     runtime.log.error("cleanup failed", error);
   }

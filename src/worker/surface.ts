@@ -1,5 +1,6 @@
 import { z } from "zod";
-import { PROTOCOL_VERSION, type StructuralSurface } from "../protocol/index.ts";
+import type { StructuralSurface } from "../protocol/index.ts";
+import { PROTOCOL_VERSION } from "../protocol/limits.ts";
 import { compact } from "../util/compact.ts";
 import { defaultAction, propertyOrder } from "./actions.ts";
 import type { Action, Capability } from "./capability.ts";
@@ -38,7 +39,7 @@ export function structuralSurface(capability: Capability): StructuralSurface {
   const all = [...methods, ...monitor.map((name) => ({ name, signature: "()", params: [] }))];
   return {
     methods: all.sort((a, b) => (a.name < b.name ? -1 : 1)),
-    properties: ["name", "version"],
+    properties: [],
     attributes: {},
   };
 }
