@@ -1,5 +1,7 @@
-import { readFileSync } from "node:fs";
-import { describe, expect, test } from "vitest";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import {
   BodyScanner,
@@ -11,6 +13,8 @@ import {
 } from "../../src/protocol/index.ts";
 import { compact } from "../../src/util/compact.ts";
 import { canonicalJson, hashCanonical } from "../../src/util/canonical-json.ts";
+import { cacheDirForConfig } from "../../src/worker/cache-paths.ts";
+import { dirRef, fileRef } from "../../src/worker/file-ref.ts";
 
 /** Messages that the tests of both SDKs read: `test/fixtures/wire/`. */
 function golden<Schema extends z.ZodType>(name: string, schema: Schema): z.output<Schema> {
@@ -90,4 +94,63 @@ describe("golden bodies", () => {
       expect(new BodyScanner().push(Buffer.from(text)) === undefined).toBe(fits);
     });
   }
+});
+
+describe("golden content", () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "cjm-golden-"));
+  });
+  afterAll(() => {
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  function write(path: string, content: string): string {
+    const whole = join(folder, path);
+    mkdirSync(dirname(whole), { recursive: true });
+    writeFileSync(whole, content);
+    return whole;
+  }
+
+  test("has one hash as a file and as a folder", async () => {
+    const file = z.object({ content: z.string(), size: z.int(), sha256: z.string() });
+    const entry = z.object({ name: z.string(), size: z.int(), sha256: z.string() });
+    const tree = z.object({
+      contents: z.record(z.string(), z.string()),
+      files: z.array(entry),
+      sha256: z.string(),
+    });
+    const shape = z.object({ files: z.array(file), folders: z.array(tree) });
+    const { files, folders } = golden("refs", shape);
+    for (const { content, ...expected } of files) {
+      expect((await fileRef(write("one.txt", content))).data).toMatchObject(expected);
+    }
+    for (const [index, { contents, ...expected }] of folders.entries()) {
+      for (const [name, content] of Object.entries(contents)) write(`d${index}/${name}`, content);
+      expect((await dirRef(join(folder, `d${index}`))).data).toMatchObject(expected);
+    }
+  });
+
+  test("has one cache folder per input, action and config", async () => {
+    const keyed = z.object({
+      action: z.string(),
+      config: z.record(z.string(), z.unknown()),
+      folder: z.string(),
+    });
+    const shape = z.object({
+      identifiers: z.array(keyed.extend({ input: z.string() })),
+      files: z.array(keyed.extend({ name: z.string(), content: z.string() })),
+    });
+    const { identifiers, files } = golden("cache-paths", shape);
+    for (const { input, action, config, folder: expected } of identifiers) {
+      const subject = { dataFolder: "/data", inputPath: input, action };
+      const options = { create: false, hashInputContent: false };
+      expect(await cacheDirForConfig(subject, config, options), input).toBe(expected);
+    }
+    for (const { name, content, action, config, folder: expected } of files) {
+      const subject = { dataFolder: "/data", inputPath: write(name, content), action };
+      const options = { create: false, skipInputCache: true };
+      expect(await cacheDirForConfig(subject, config, options), name).toBe(expected);
+    }
+  });
 });
