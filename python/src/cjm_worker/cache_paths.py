@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any, AbstractSet, Iterator, List, Mapping, Optional, Union
+from typing import Any, AbstractSet, Iterator, List, Mapping, Optional, Tuple, Union
 
 from .canonical import hash_canonical, sha256
 from .files import hash_file
@@ -46,29 +46,42 @@ def default_stat_cache() -> Path:
 
 @contextlib.contextmanager
 def _open_cache(path: Path) -> Iterator[Any]:
-    import sqlite3  # not every interpreter is built with it
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(str(path), timeout=5.0)
+    """The database; what fails inside is logged, and the block is left."""
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS input_hash_cache (path TEXT NOT NULL, mtime_ns INTEGER "
-            "NOT NULL, size INTEGER NOT NULL, content_hash TEXT NOT NULL, "
-            "PRIMARY KEY (path, mtime_ns, size))"
-        )
-        yield connection
-        connection.commit()
-    finally:
-        connection.close()
+        import sqlite3  # not every interpreter is built with it
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(str(path), timeout=5.0)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS input_hash_cache (path TEXT NOT NULL, mtime_ns INTEGER "
+                "NOT NULL, size INTEGER NOT NULL, content_hash TEXT NOT NULL, "
+                "PRIMARY KEY (path, mtime_ns, size))"
+            )
+            yield connection
+            connection.commit()
+        finally:
+            connection.close()
+    except Exception as error:
+        _log.warning("the cache of input hashes %s failed: %s", path, error)
+
+
+def _find(database: Path, key: Tuple[str, int, int]) -> Optional[str]:
+    with _open_cache(database) as cache:
+        where = "path = ? AND mtime_ns = ? AND size = ?"
+        query = f"SELECT content_hash FROM input_hash_cache WHERE {where}"
+        row = cache.execute(query, key).fetchone()
+        return None if row is None else str(row[0])
+    return None
 
 
 def hash_input(
     input_path: PathLike, cache_path: Optional[PathLike] = None, *, skip_cache: bool = False
 ) -> str:
-    """``sha256:<hex>`` of a file, remembered by path, time and size.
+    """``sha256:<hex>`` of a file, remembered by path, modification time and size.
 
-    The memory is an optimisation: when the database fails, the file is read. Raises OSError when
+    The memory is an optimisation: where its database fails, the file is read. Raises OSError when
     the file cannot be read.
     """
     path = os.path.realpath(input_path)
@@ -77,24 +90,16 @@ def hash_input(
         return hash_file(path)
     key = (path, status.st_mtime_ns, status.st_size)
     database = Path(cache_path) if cache_path is not None else default_stat_cache()
-    try:
+    known = _find(database, key)
+    if known is not None:
+        return known
+    content_hash = hash_file(path)
+    if time.time_ns() - status.st_mtime_ns > _SETTLE_NS:
         with _open_cache(database) as cache:
-            where = "path = ? AND mtime_ns = ? AND size = ?"
-            row = cache.execute(
-                f"SELECT content_hash FROM input_hash_cache WHERE {where}", key
-            ).fetchone()
-            if row is not None:
-                return str(row[0])
-            content_hash = hash_file(path)
-            if time.time_ns() - status.st_mtime_ns > _SETTLE_NS:
-                statement = "INSERT OR REPLACE INTO input_hash_cache VALUES (?, ?, ?, ?)"
-                cache.execute(statement, (*key, content_hash))
-            return content_hash
-    except Exception as error:
-        if isinstance(error, FileNotFoundError) and error.filename == path:
-            raise
-        _log.warning("the cache of input hashes %s failed: %s", database, error)
-        return hash_file(path)
+            cache.execute(
+                "INSERT OR REPLACE INTO input_hash_cache VALUES (?, ?, ?, ?)", (*key, content_hash)
+            )
+    return content_hash
 
 
 def _parent(data_dir: PathLike, input_path: PathLike, action: str) -> Path:
