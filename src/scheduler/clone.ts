@@ -16,6 +16,7 @@ export function cloneState(state: SchedulerState): SchedulerState {
     lines: cloneMap(state.lines, (line) => ({ ...line, heap: [...line.heap] })),
     classes: cloneMap(state.classes, (each) => ({ ...each, heap: [...each.heap] })),
     awake: new Set(state.awake),
+    fresh: new Set(state.fresh),
     profiles: new Map(state.profiles),
     keysOf: cloneMap(state.keysOf, (keys) => new Set(keys)),
     holds: new Map(state.holds),

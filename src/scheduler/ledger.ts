@@ -69,6 +69,7 @@ export function refreshAll(state: SchedulerState): void {
     state.host.largestGpuMb = Math.max(state.host.largestGpuMb, gpu.totalMb - gpu.marginMb);
   }
   state.gpuOrder.sort((a, b) => a.availableMb - b.availableMb);
+  state.host.knowledge++;
 }
 
 /** Moves an instance to a GPU in the ledger; null takes it off. */
@@ -167,14 +168,19 @@ function updateReservations(state: SchedulerState, instance: Instance): void {
   vram.reservedMb = Math.max(standing(vram), vramOfSet(state, instance, null));
   const promisedBefore = promised(ram);
   ram.reservedMb = Math.max(standing(ram), ramOfSet(state, instance, null));
-  state.host.ramPromisedMb += promised(ram) - promisedBefore;
+  changeRamPromised(state, promised(ram) - promisedBefore);
 }
 
 /** The sum of RAM promises is kept up to date by differences, so a sample is changed here. */
 export function setRamSample(state: SchedulerState, instance: Instance, sampledMb: number): void {
   const before = promised(instance.ram);
   instance.ram.sampledMb = sampledMb;
-  state.host.ramPromisedMb += promised(instance.ram) - before;
+  changeRamPromised(state, promised(instance.ram) - before);
+}
+
+function changeRamPromised({ host }: SchedulerState, byMb: number): void {
+  host.ramPromisedMb += byMb;
+  if (byMb < 0) host.changed = true;
 }
 
 function promised(use: MemoryUse): number {
@@ -211,7 +217,9 @@ function updateAvailable(state: SchedulerState, gpu: Gpu): void {
     promisedMb += promised(instance.vram);
     evictable ||= isIdleResident(instance) && instance.vram.sampledMb > 0;
   }
-  gpu.availableMb = gpu.freeMb - gpu.marginMb - promisedMb;
+  const availableMb = gpu.freeMb - gpu.marginMb - promisedMb;
+  if (availableMb > gpu.availableMb || evictable) state.host.changed = true;
+  gpu.availableMb = availableMb;
   if (evictable && gpu.present) state.evictableGpus.add(gpu.uuid);
   else state.evictableGpus.delete(gpu.uuid);
 }
