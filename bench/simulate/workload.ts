@@ -24,7 +24,7 @@ export interface WorkloadOptions {
 
 const WARM_UP_RUNS = 64;
 const VRAM_MB = [2000, 48_000] as const;
-const DURATION_MS = [30_000, 600_000] as const;
+const DURATION_MS = [20_000, 400_000] as const;
 
 /** Sizes and durations spread evenly over their orders of magnitude; every kind equally frequent. */
 export function makeWorkload({ jobs, kinds: count, noise, seed }: WorkloadOptions): Workload {

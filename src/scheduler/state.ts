@@ -117,6 +117,8 @@ export interface MemoryUse {
   sampledMb: number;
   /** The latest measurement from any source. */
   measuredMb: number;
+  /** Peak of the set of jobs that run in the instance. */
+  admittedMb: number;
   /** What the place must count on: `max(measured now, peak of the set of jobs admitted into it)`. */
   reservedMb: number;
   /** Held until a sample shows what the jobs that ended have left behind. */
