@@ -1,4 +1,3 @@
-import { EnvHttpProxyAgent, fetch } from "undici";
 import { CjmError } from "../errors/index.ts";
 
 /**
@@ -14,6 +13,8 @@ export async function download(
 ): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
   let size = 0;
+  // Most commands that come through here download nothing.
+  const { EnvHttpProxyAgent, fetch } = await import("undici");
   try {
     const dispatcher = new EnvHttpProxyAgent();
     const response = await fetch(url, { dispatcher, signal: signal ?? null });

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import type { z } from "zod";
 import { hostPackage, problemsError, problemsOf } from "../config/index.ts";
 import { CjmError } from "../errors/index.ts";
-import { buildWorkerEnvironment } from "../process/index.ts";
+import { buildWorkerEnvironment } from "../process/environment.ts";
 import {
   adapterManifestSchema,
   codeSectionSchema,
