@@ -63,6 +63,7 @@ export async function installOne(
   context: BuildContext,
   force: boolean,
 ): Promise<Outcome> {
+  context.signal.throwIfAborted();
   const found = await examine(spec, context);
   const { installed, manifestPath } = found;
   if (found.isCurrent && installed !== undefined && !force) {
