@@ -17,7 +17,8 @@ export async function hostLibraries(config: ResolvedConfig): Promise<HostLibrari
   const npm = new Set<string>();
   const python = new Set<string>();
   for (const entry of capabilities) {
-    const libraries = specOf(entry, config).kind === "npm" ? npm : python;
+    const { kind } = specOf(entry, config);
+    const libraries = kind === "npm" || kind === "path" ? npm : python;
     for (const name of entry.interface_libs) if (!isSdk(name)) libraries.add(name);
   }
   return { npm: [...npm].sort(), python: [...python].sort() };
