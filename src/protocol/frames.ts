@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { PROTOCOL_VERSION } from "./wire.ts";
+import { PROTOCOL_VERSION } from "./limits.ts";
 
 /** First and only line the host writes on the control stream. */
 export const helloFrameSchema = z.object({
@@ -7,9 +7,6 @@ export const helloFrameSchema = z.object({
   protocol: z.literal(PROTOCOL_VERSION),
   token: z.string().min(32),
 });
-
-export const LOG_LEVELS = ["debug", "info", "warning", "error", "critical"] as const;
-export type LogLevel = (typeof LOG_LEVELS)[number];
 
 const jobId = z.string().nullish();
 

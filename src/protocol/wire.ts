@@ -1,17 +1,6 @@
 import { z } from "zod";
 import { ERROR_CATEGORIES } from "../errors/index.ts";
 
-/** Version of the worker protocol; a worker that reports another one is refused. */
-export const PROTOCOL_VERSION = 1;
-
-/** Limits of a body in either direction; larger content travels as files. */
-export const BODY_LIMITS = { bytes: 4 * 1024 * 1024, depth: 64, values: 200_000 } as const;
-
-/** Longest control frame in bytes, its newline included. */
-export const FRAME_MAX_BYTES = 64 * 1024;
-
-export const sha256Schema = z.string().regex(/^sha256:[0-9a-f]{64}$/u, "expected sha256:<64 hex>");
-
 export const resourceShortfallSchema = z.object({
   resource: z.enum(["gpu_vram_mb", "system_ram_mb", "disk_mb"]),
   needed: z.number(),
@@ -111,26 +100,3 @@ export type StructuralSurface = z.output<typeof structuralSurfaceSchema>;
 
 export const WIRE_KIND_KEY = "__wire__";
 export const WIRE_DATA_KEY = "data";
-
-const fileRefDataSchema = z.object({
-  path: z.string(),
-  size: z.int().nonnegative(),
-  sha256: sha256Schema,
-  media_type: z.string().optional(),
-});
-/** A file by content: a hash first; the path is where this machine has it. */
-export const fileRefSchema = z.object({
-  __wire__: z.literal("file.ref"),
-  data: fileRefDataSchema,
-});
-export type FileRef = z.output<typeof fileRefSchema>;
-
-const dirRefDataSchema = z.object({
-  path: z.string(),
-  /** Hash of the sorted lines `"<sha256> <size> <name>"`, one per file, each ended by a newline. */
-  sha256: sha256Schema,
-  files: z.array(z.object({ name: z.string(), size: z.int().nonnegative(), sha256: sha256Schema })),
-});
-/** A folder of regular files by content; names are relative with `/` separators. */
-export const dirRefSchema = z.object({ __wire__: z.literal("dir.ref"), data: dirRefDataSchema });
-export type DirRef = z.output<typeof dirRefSchema>;

@@ -1,0 +1,91 @@
+import { z } from "zod";
+
+/** Requests that a live host takes through its control socket. */
+export const submitRequestSchema = z.object({
+  composition: z.record(z.string(), z.unknown()),
+  inputs: z.record(z.string(), z.unknown()).default({}),
+});
+export const targetRequestSchema = z.object({ id: z.string().min(1) });
+
+export const jobLineSchema = z.object({
+  id: z.string(),
+  instance: z.string(),
+  composition_id: z.string().nullable(),
+  node_id: z.string().nullable(),
+  status: z.string(),
+  priority: z.number(),
+  attempt: z.number(),
+  submitted_at: z.string(),
+  started_at: z.string().nullable(),
+  progress: z.number().nullable(),
+  status_message: z.string(),
+  block_reason: z.string().nullable(),
+});
+export type JobLine = z.output<typeof jobLineSchema>;
+
+export const hostStatusSchema = z.object({
+  pid: z.int(),
+  version: z.string(),
+  data_dir: z.string(),
+  journal_available: z.boolean(),
+  lanes: z.object({ in_use: z.int(), limit: z.int() }),
+  jobs: z.record(z.string(), z.int()),
+  running: z.array(jobLineSchema),
+  pending: z.array(jobLineSchema),
+  pending_total: z.int(),
+  compositions: z.array(
+    z.object({ id: z.string(), name: z.string().nullable(), status: z.string() }),
+  ),
+  instances: z.array(
+    z.object({
+      id: z.string(),
+      capability: z.string(),
+      state: z.string(),
+      pid: z.int().nullable(),
+      ram_mb: z.number().nullable(),
+      vram_mb: z.number().nullable(),
+    }),
+  ),
+  gpus: z.array(
+    z.object({
+      uuid: z.string(),
+      total_mb: z.number(),
+      free_mb: z.number(),
+      reserved_mb: z.number(),
+      resident_mb: z.number(),
+    }),
+  ),
+  ram_free_mb: z.number().nullable(),
+  disk_free_mb: z.number().nullable(),
+});
+export type HostStatus = z.output<typeof hostStatusSchema>;
+
+const nodeSchema = z.object({
+  id: z.string(),
+  instance: z.string(),
+  state: z.string(),
+  jobId: z.string().nullable(),
+  error: z.unknown(),
+});
+export const compositionReplySchema = z.looseObject({
+  id: z.string(),
+  name: z.string().nullable(),
+  status: z.string(),
+  submittedAt: z.string(),
+  completedAt: z.string().nullable(),
+  nodes: z.array(z.looseObject(nodeSchema.shape)),
+  results: z.record(z.string(), z.unknown()),
+});
+
+export const queueEventSchema = z.object({
+  seq: z.int().nullable(),
+  type: z.string(),
+  ts: z.string(),
+  jobId: z.string().nullable(),
+  instanceId: z.string().nullable(),
+  compositionId: z.string().nullable(),
+  nodeId: z.string().nullable(),
+  runId: z.string().nullable(),
+  actor: z.string().nullable(),
+  payload: z.record(z.string(), z.unknown()),
+});

@@ -1,0 +1,150 @@
+import type { Database, Statement } from "better-sqlite3";
+import type { Kysely } from "kysely";
+import { isRecord } from "../util/record.ts";
+import type { FieldKind, SqlValue, TableCodec } from "./codecs.ts";
+
+/** Any table, any column: the writer's shapes come from the codecs, not from Kysely's types. */
+export type LooseSchema = Record<string, Record<string, SqlValue>>;
+
+/** One statement with its values; running it needs no more thought. */
+export interface PreparedWrite {
+  readonly statement: Statement<[SqlValue[]]>;
+  readonly parameters: SqlValue[];
+  /** What is missing when the statement changes no row; null where that is no fault. */
+  readonly expects: string | null;
+}
+
+interface Column {
+  readonly field: string;
+  readonly name: string;
+  readonly kind: FieldKind;
+}
+
+/**
+ * Prepared statements of one table.
+ *
+ * Kysely compiles each shape once; building SQL for every row would cost half the rate. A row is
+ * encoded when its unit is staged, so later changes of the caller's objects cannot reach the
+ * database.
+ */
+export class TableWriter {
+  readonly #sqlite: Database;
+  readonly #db: Kysely<LooseSchema>;
+  readonly #table: string;
+  readonly #key: readonly string[];
+  /** What an insert gives; SQLite numbers `seq` itself. */
+  readonly #columns: readonly Column[];
+  readonly #statements = new Map<string, Statement<[SqlValue[]]>>();
+
+  /** `key`: columns that identify a row. */
+  constructor(
+    sqlite: Database,
+    db: Kysely<LooseSchema>,
+    codec: TableCodec<unknown>,
+    key: readonly string[],
+  ) {
+    this.#sqlite = sqlite;
+    this.#db = db;
+    this.#table = codec.table;
+    this.#key = key;
+    this.#columns = [...codec.columns]
+      .filter(([field]) => field !== "seq")
+      .map(([field, column]) => ({ field, ...column }));
+  }
+
+  /** A member that is absent is stored as NULL. */
+  insert(record: object): PreparedWrite {
+    const compile = (): string =>
+      this.#db.insertInto(this.#table).values(this.#placeholders()).compile().sql;
+    return this.#prepared("insert", compile, encode(record, this.#columns));
+  }
+
+  /** Inserts, or replaces the row with the same key. */
+  put(record: object): PreparedWrite {
+    const compile = (): string => {
+      const row = this.#placeholders();
+      const rest = Object.keys(row).filter((column) => !this.#key.includes(column));
+      return this.#db
+        .insertInto(this.#table)
+        .values(row)
+        .onConflict((conflict) =>
+          conflict
+            .columns([...this.#key])
+            .doUpdateSet((eb) =>
+              Object.fromEntries(rest.map((column) => [column, eb.ref(`excluded.${column}`)])),
+            ),
+        )
+        .compile().sql;
+    };
+    return this.#prepared("put", compile, encode(record, this.#columns));
+  }
+
+  /** Changes the given fields of the row whose only key column has this value. */
+  update(id: string, changes: object): PreparedWrite {
+    const given = new Map<string, unknown>(Object.entries(changes));
+    const columns = this.#columns.filter(({ field }) => given.get(field) !== undefined);
+    if (columns.length === 0)
+      throw new TypeError(`an update of ${this.#table} "${id}" changes nothing`);
+    const [key = "id"] = this.#key;
+    const compile = (): string => {
+      const row = Object.fromEntries(columns.flatMap(namesOf).map((name) => [name, null]));
+      return this.#db.updateTable(this.#table).set(row).where(key, "=", id).compile().sql;
+    };
+    const shape = `update ${columns.map(({ name }) => name).join()}`;
+    const write = this.#prepared(shape, compile, [...encode(changes, columns), id]);
+    return { ...write, expects: `${this.#table} "${id}" does not exist` };
+  }
+
+  delete(id: string): PreparedWrite {
+    const [key = "id"] = this.#key;
+    const compile = (): string =>
+      this.#db.deleteFrom(this.#table).where(key, "=", id).compile().sql;
+    return this.#prepared("delete", compile, [id]);
+  }
+
+  #prepared(shape: string, compile: () => string, parameters: SqlValue[]): PreparedWrite {
+    let statement = this.#statements.get(shape);
+    if (statement === undefined) {
+      statement = this.#sqlite.prepare<[SqlValue[]]>(compile());
+      this.#statements.set(shape, statement);
+    }
+    return { statement, parameters, expects: null };
+  }
+
+  /** A row that only gives Kysely the columns; every value becomes a parameter. */
+  #placeholders(): Record<string, SqlValue> {
+    return Object.fromEntries(this.#columns.flatMap(namesOf).map((name) => [name, null]));
+  }
+}
+
+function namesOf({ name, kind }: Column): readonly string[] {
+  return kind === "stored" ? [name, `${name}_file`] : [name];
+}
+
+/** Values in the order of the columns' names. */
+function encode(record: object, columns: readonly Column[]): SqlValue[] {
+  if (!isRecord(record)) throw new TypeError("A row must be an object");
+  const values: SqlValue[] = [];
+  for (const { field, kind } of columns) {
+    const value = record[field] ?? null;
+    if (kind === "plain" || kind === "flag") {
+      values.push(toSql(value, field));
+    } else if (kind === "json") {
+      values.push(value === null ? null : JSON.stringify(value));
+    } else {
+      values.push(storedMember(value, "json"), storedMember(value, "hash"));
+    }
+  }
+  return values;
+}
+
+function storedMember(value: unknown, member: "json" | "hash"): SqlValue {
+  const content = isRecord(value) ? value[member] : undefined;
+  return typeof content === "string" ? content : null;
+}
+
+function toSql(value: unknown, field: string): SqlValue {
+  if (value === null || typeof value === "string" || typeof value === "number") return value;
+  if (typeof value === "boolean") return value ? 1 : 0;
+  throw new TypeError(`${field} has a value that no column can hold: ${typeof value}`);
+}

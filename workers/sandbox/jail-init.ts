@@ -1,0 +1,63 @@
+import { FD, GUEST_CHANNEL, NOBODY, type JailPolicy } from "./policy.ts";
+
+/**
+ * First process of a jail. It waits at the gate until the supervisor has set the limits and put
+ * the input files in place, runs the guest, ends everything that is left, and keeps the jail's file
+ * systems alive until the supervisor has collected what it wants.
+ *
+ * awk, not the shell, runs the guest: `system()` returns 256 + n for a death by signal n, so that
+ * an `exit(137)` and a SIGKILL stay apart. The sweep is only for the first process of a PID
+ * namespace; anywhere else it would reach every process of the user.
+ */
+export const INIT_SCRIPT = [
+  "echo ready",
+  "read -r go || exit 1",
+  `awk 'BEGIN { print "status", system(ARGV[1]) }' "$1"`,
+  "[ $$ -eq 1 ] && kill -9 -1 2>/dev/null",
+  "echo swept",
+  "read -r end",
+].join("\n");
+
+/** Capabilities the jail's first process keeps under `setuid`, to become the guest and to end it. */
+export const INIT_CAPABILITIES = ["CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL"] as const;
+
+/** One word of a shell command line. */
+export function shellQuote(word: string): string {
+  return /^[\w@%+=:,./-]+$/u.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+}
+
+/** The shell command with which the init script starts the guest. */
+export function guestCommand(policy: JailPolicy): string {
+  const words = [...limitWords(policy), ...identityWords(policy), ...policy.argv];
+  return `exec ${words.map(shellQuote).join(" ")} ${redirections(policy.hasChannel === true)}`;
+}
+
+function redirections(hasChannel: boolean): string {
+  const own = `<&${FD.stdin} >&${FD.stdout} 2>&${FD.stderr}`;
+  const close = `${FD.stdout}>&- ${FD.stderr}>&-`;
+  if (!hasChannel) return `${own} ${FD.stdin}<&- ${close}`;
+  return `${own} ${GUEST_CHANNEL}<&${FD.channel} ${close} ${FD.channel}>&-`;
+}
+
+const MB = 1_048_576;
+
+function limitWords({ limits, identity }: JailPolicy): string[] {
+  // The sum over the tree is the supervisor's; this one ends a process that the supervisor missed.
+  const cpuSeconds = Math.ceil(limits.cpuMs / 1_000) + 1;
+  // Above the size of the file systems, so that a full disk is ENOSPC and not a signal.
+  const fileBytes = (limits.diskMb + 1) * MB;
+  const words = ["prlimit", "--core=0", `--cpu=${cpuSeconds}`, `--fsize=${fileBytes}`];
+  words.push("--nofile=1024", "--memlock=65536", "--msgqueue=0");
+  // Counted per user namespace; without one it would count other jails of the same uid.
+  if (identity === "userns") words.push(`--nproc=${limits.pids + INIT_PROCESSES}`);
+  return words;
+}
+
+/** Processes of the jail that are ours: the init shell and awk. */
+export const INIT_PROCESSES = 2;
+
+function identityWords({ identity }: JailPolicy): string[] {
+  if (identity !== "setuid") return [];
+  const drop = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"];
+  return ["setpriv", `--reuid=${NOBODY}`, `--regid=${NOBODY}`, ...drop];
+}

@@ -1,0 +1,121 @@
+import { execFileSync } from "node:child_process";
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+/** Pipes of one jail; both ends are open. */
+export interface PipePair {
+  readonly readFd: number;
+  readonly writeFd: number;
+}
+
+const PIPES_PER_SLOT = ["out", "err"] as const;
+type PipeName = (typeof PIPES_PER_SLOT)[number];
+
+/** Named pipes that one jail at a time uses. */
+export class PipeSlot {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /**
+   * Opens both ends. A pipe and not a socket pair, because a guest may open `/dev/stdout` by name.
+   */
+  open(name: PipeName): PipePair {
+    const path = join(this.#folder, name);
+    const readFd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    return { readFd, writeFd: openSync(path, constants.O_WRONLY) };
+  }
+}
+
+/** The worker's private folder for what jails need for a moment. Dispose of it at the end. */
+export class Scratch implements Disposable {
+  readonly folder: string;
+  /** Descriptors over 2 that this process passes on to every child. */
+  readonly inheritedFds: readonly number[] = inheritedDescriptors();
+  readonly #free: PipeSlot[] = [];
+  #slots = 0;
+  #files = 0;
+
+  private constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  static create(parent: string = tmpdir()): Scratch {
+    return new Scratch(mkdtempSync(join(parent, "cjm-sandbox-")));
+  }
+
+  takeSlot(): PipeSlot {
+    return this.#free.pop() ?? this.#newSlot();
+  }
+
+  returnSlot(slot: PipeSlot): void {
+    this.#free.push(slot);
+  }
+
+  /** Descriptor of a file that has no name any more; the caller closes it. */
+  anonymousFile(content: string | Uint8Array): number {
+    this.#files += 1;
+    const path = join(this.folder, `file-${this.#files}`);
+    // Readable by the guest, who may open it again by way of /dev/stdin.
+    writeFileSync(path, content, { mode: 0o444 });
+    const fd = openSync(path, "r");
+    rmSync(path);
+    return fd;
+  }
+
+  /** A file that stays, for what every jail reads. */
+  keepFile(name: string, content: string | Uint8Array): string {
+    const path = join(this.folder, name);
+    writeFileSync(path, content);
+    return path;
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  #newSlot(): PipeSlot {
+    this.#slots += 1;
+    const folder = join(this.folder, `slot-${this.#slots}`);
+    mkdirSync(folder);
+    const paths = PIPES_PER_SLOT.map((name) => join(folder, name));
+    execFileSync("mkfifo", ["-m", "0666", ...paths]);
+    return new PipeSlot(folder);
+  }
+}
+
+const O_CLOEXEC = 0o2_000_000;
+
+function inheritedDescriptors(): number[] {
+  return readdirSync("/proc/self/fdinfo")
+    .map(Number)
+    .filter((fd) => fd > 2 && !isClosedOnExec(fd));
+}
+
+function isClosedOnExec(fd: number): boolean {
+  try {
+    const text = readFileSync(`/proc/self/fdinfo/${fd}`, "latin1");
+    const flags = /^flags:\s*(?<octal>[0-7]+)/mu.exec(text)?.groups?.["octal"] ?? "0";
+    return (Number.parseInt(flags, 8) & O_CLOEXEC) !== 0;
+  } catch {
+    // The folder's own descriptor, closed by now.
+    return true;
+  }
+}
+
+export function closeAll(fds: readonly number[]): void {
+  for (const fd of fds) closeSync(fd);
+}
