@@ -83,11 +83,13 @@ export class RunView implements Disposable {
 
   #text(line: Line, columns: number): string {
     const mark = MARKS[line.state] ?? "?";
-    const time =
-      line.startedMs === null ? "" : duration((line.endedMs ?? performance.now()) - line.startedMs);
+    const isTimed = line.startedMs !== null && (this.#isLive || line.endedMs !== null);
+    const time = isTimed
+      ? duration((line.endedMs ?? performance.now()) - (line.startedMs ?? 0))
+      : "";
     const items = line.items === null ? "" : ` ${line.items.ended}/${line.items.total}`;
     const note = line.message === "" ? "" : `  ${harmless(line.message)}`;
-    return fit(`${mark} ${line.id}${items}  ${line.state} ${time}${note}`, columns);
+    return fit(`${mark} ${line.id}${items}  ${line.state} ${time}${note}`.trimEnd(), columns);
   }
 }
 

@@ -148,6 +148,7 @@ export class GroupCommit {
   #hold(error: unknown): void {
     this.#lastFailure = error;
     this.#setAvailable(false);
+    this.#cancelProbe?.();
     this.#cancelProbe = this.#options.schedule(() => this.#flush(), this.#options.probeIntervalMs);
   }
 
