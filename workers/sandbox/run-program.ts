@@ -74,7 +74,12 @@ async function runInJail(
   context.signal.throwIfAborted();
   const { firstLimit } = watching;
   return reportRun(engine, policy, {
-    ...{ end, usage, stdout, stderr, collected, firstLimit },
+    end,
+    usage,
+    stdout,
+    stderr,
+    collected,
+    firstLimit,
     outputFolder: () => context.outputFolder(),
   });
 }

@@ -6,6 +6,8 @@ import { casesAction } from "../../../workers/sandbox/cases-action.ts";
 import { casesInputSchema, type CasesOutput } from "../../../workers/sandbox/cases-schema.ts";
 import { runAction } from "../../../workers/sandbox/run-action.ts";
 import { runInputSchema, type RunOutput } from "../../../workers/sandbox/schemas.ts";
+import { testsAction } from "../../../workers/sandbox/tests-action.ts";
+import { testsInputSchema, type TestsOutput } from "../../../workers/sandbox/tests-schema.ts";
 import { Workbench, type WorkbenchOptions } from "../../../workers/sandbox/workbench.ts";
 
 export const INTERPRETERS = { python: "python3", node: process.execPath, bash: "bash" };
@@ -32,6 +34,10 @@ export class Bench implements Disposable {
 
   check(input: z.input<typeof casesInputSchema>): Promise<CasesOutput> {
     return casesAction(this.workbench, casesInputSchema.parse(input), this.call());
+  }
+
+  test(input: z.input<typeof testsInputSchema>): Promise<TestsOutput> {
+    return testsAction(this.workbench, testsInputSchema.parse(input), this.call());
   }
 
   /** All of a call that handlers use. */
