@@ -150,7 +150,7 @@ export function makeCall(
   const dataFolder = folder.in("data");
   mkdirSync(dataFolder, { recursive: true });
   return {
-    config: { threads: 2, cache_entries: 8, ...options.config },
+    config: { threads: 1, cache_entries: 8, ...options.config },
     envelope: { control: {} },
     signal: options.signal ?? new AbortController().signal,
     dataFolder,
