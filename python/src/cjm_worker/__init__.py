@@ -31,7 +31,7 @@ from .errors import (  # noqa: E402
     ResourceShortfall,
 )
 from .files import DirRef, FileRef  # noqa: E402
-from .serve import serve  # noqa: E402
+from .process import serve  # noqa: E402
 from .wire import wire_type  # noqa: E402
 
 __version__ = "0.1.0"

@@ -5,6 +5,7 @@ reason on stderr.
 """
 
 import argparse
+import inspect
 import json
 import os
 import re
@@ -23,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
 def _first_paragraph(cls: type) -> str:
-    return (cls.__doc__ or "").strip().partition("\n\n")[0].replace("\n", " ")
+    return (inspect.cleandoc(cls.__doc__ or "")).partition("\n\n")[0].replace("\n", " ")
 
 
 def describe(cls: Type[Capability], spec: str = "") -> Dict[str, Any]:

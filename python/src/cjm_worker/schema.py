@@ -58,7 +58,7 @@ def _literal_schema(values: Tuple[Any, ...]) -> Schema:
 def _union_schema(options: List[Schema]) -> Schema:
     flat = [item for option in options for item in option.get("anyOf", [option])]
     if all(set(option) == {"type"} for option in flat):
-        types = sorted({option["type"] for option in flat}, key=str)
+        types = list(dict.fromkeys(option["type"] for option in flat))
         return {"type": types[0]} if len(types) == 1 else {"anyOf": [{"type": t} for t in types]}
     return {"anyOf": flat}
 
