@@ -154,9 +154,12 @@ def test_everything_ends_with_the_host(start: Any) -> None:
 
 
 def test_a_host_that_dies_during_a_long_import_takes_the_worker_along(start: Any) -> None:
-    worker = start("import cjm_worker, time\n" + TOOL.replace(
-        "serve(Tool)", "import cjm_worker.process as s\n    s._run(lambda: time.sleep(600))"
-    ))
+    worker = start(
+        "import cjm_worker, time\n"
+        + TOOL.replace(
+            "serve(Tool)", "import cjm_worker.process as s\n    s._run(lambda: time.sleep(600))"
+        )
+    )
     worker.control.shutdown(2)
     assert worker.process.wait(20) != 0
 

@@ -4,8 +4,22 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, Dict, FrozenSet, List, Literal, Mapping, NewType, Optional
-from typing import Sequence, Set, Tuple, TypedDict, Union
+from typing import (
+    Annotated,
+    Any,
+    Dict,
+    FrozenSet,
+    List,
+    Literal,
+    Mapping,
+    NewType,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    TypedDict,
+    Union,
+)
 
 import pytest
 
@@ -78,15 +92,19 @@ def bare(hint: Any) -> Any:
         (Literal["a"], {"const": "a"}),
         (Colour, {"enum": ["red", "blue"]}),
         (Optional[int], {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
-        (Annotated[int, {"minimum": 1}, "How many"], {
-            "type": "integer", "minimum": 1, "description": "How many"
-        }),
-        (Tuple[int, str], {
-            "type": "array",
-            "prefixItems": [{"type": "integer"}, {"type": "string"}],
-            "minItems": 2,
-            "maxItems": 2,
-        }),
+        (
+            Annotated[int, {"minimum": 1}, "How many"],
+            {"type": "integer", "minimum": 1, "description": "How many"},
+        ),
+        (
+            Tuple[int, str],
+            {
+                "type": "array",
+                "prefixItems": [{"type": "integer"}, {"type": "string"}],
+                "minItems": 2,
+                "maxItems": 2,
+            },
+        ),
         (Tuple[int, ...], {"type": "array", "items": {"type": "integer"}}),
     ],
     ids=str,

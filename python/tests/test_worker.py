@@ -175,7 +175,9 @@ def test_whatever_a_cancelled_call_raises_is_its_cancel() -> None:
     worker = LocalWorker(Tool)
     replies: List[Any] = []
     body = {"kwargs": {"action": "hold"}, "envelope": {"job_id": "j"}}
-    thread = threading.Thread(target=lambda: replies.append(worker.request("POST", "/execute", body)))
+    thread = threading.Thread(
+        target=lambda: replies.append(worker.request("POST", "/execute", body))
+    )
     thread.start()
     while worker.get("/progress", job_id="j")["message"] != "holding":
         thread.join(0.01)

@@ -27,7 +27,8 @@ _SETTLE_NS = 2_000_000_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS input_hash_cache (
-    path TEXT NOT NULL, mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL, content_hash TEXT NOT NULL,
+    path TEXT NOT NULL, mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL,
+    content_hash TEXT NOT NULL,
     PRIMARY KEY (path, mtime_ns, size))
 """
 _FIND = "SELECT content_hash FROM input_hash_cache WHERE path = ? AND mtime_ns = ? AND size = ?"

@@ -35,7 +35,9 @@ def describe(cls: Type[Capability], spec: str = "") -> Dict[str, Any]:
     if not (isinstance(cls, type) and issubclass(cls, Capability)):
         raise TypeError(f"{cls!r} is not a Capability class")
     if not _NAME.match(cls.name):
-        raise TypeError(f"{cls.__name__}.name is {cls.name!r}: letters, digits, _ and -, at most 64")
+        raise TypeError(
+            f"{cls.__name__}.name is {cls.name!r}: letters, digits, _ and -, at most 64"
+        )
     if not cls.version:
         raise TypeError(f"{cls.__name__} has no version")
     check_triggers(cls())
