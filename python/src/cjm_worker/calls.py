@@ -5,7 +5,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, TypeVar
 
 from .control import FrameSink
 from .errors import CapabilityCancelledError, CapabilityTimeoutError
@@ -13,6 +13,9 @@ from .errors import CapabilityCancelledError, CapabilityTimeoutError
 HEARTBEAT_SECONDS = 0.5
 
 R = TypeVar("R")
+
+
+_ENVELOPE_TYPES: Mapping[str, Tuple[type, ...]] = {"control": (dict,), "deadline_ms": (int, float)}
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Envelope:
         values: Dict[str, Any] = {}
         for member in fields(cls):
             value = given.get(member.name)
-            expected = {"control": dict, "deadline_ms": (int, float)}.get(member.name, str)
+            expected = _ENVELOPE_TYPES.get(member.name, (str,))
             if isinstance(value, expected) and not isinstance(value, bool):
                 values[member.name] = value
         return cls(**values)
@@ -129,8 +132,8 @@ class Call:
 
     def report_progress(self, progress: float, message: str = "") -> None:
         """Progress from 0 to 1, or -1 for unknown; sent at most ten times a second."""
-        valid = progress == progress and progress >= 0
-        self.progress = min(float(progress), 1.0) if valid else -1.0
+        # NaN is not at least 0, so it is unknown too.
+        self.progress = min(float(progress), 1.0) if progress >= 0 else -1.0
         self.message = message
         self._send_progress(message)
 
@@ -201,7 +204,9 @@ def _run_callback(callback: Callable[[], object]) -> None:
         logging.getLogger("cjm_worker").exception("a cancel callback failed")
 
 
-_current: "contextvars.ContextVar[Optional[Call]]" = contextvars.ContextVar("cjm_call", default=None)
+_current: "contextvars.ContextVar[Optional[Call]]" = contextvars.ContextVar(
+    "cjm_call", default=None
+)
 
 
 def current_call() -> Optional[Call]:

@@ -11,7 +11,7 @@ import selectors
 import socket
 import threading
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 from urllib.parse import parse_qsl
 
 from .bounds import BODY_MAX_BYTES
@@ -142,6 +142,8 @@ class Server:
         self._on_refused = on_refused
         self._authorization: Optional[bytes] = None
         self._slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        self._listener = listener
+        self._open: Set[socket.socket] = set()
         self.watcher = Watcher(listener, self._accept)
 
     def allow(self, token: str) -> None:
@@ -151,6 +153,11 @@ class Server:
     def start(self) -> None:
         """Serves in threads of its own."""
         threading.Thread(target=self.watcher.run, name="cjm-watch", daemon=True).start()
+
+    def abandon(self) -> None:
+        """Closes every socket in a forked child, which would keep them open past the worker."""
+        for connection in [self._listener, *self._open]:
+            connection.close()
 
     def _accept(self, connection: socket.socket) -> None:
         if not self._slots.acquire(blocking=False):
@@ -169,6 +176,7 @@ class Server:
 
     def _serve(self, socket_: socket.socket) -> None:
         socket_.settimeout(_STRANGER_TIMEOUT_SECONDS)
+        self._open.add(socket_)
         try:
             connection = _Connection(socket_)
             while self._serve_one(connection):
@@ -177,6 +185,7 @@ class Server:
             pass  # the caller is gone; a running call was cancelled by the watcher
         finally:
             self.watcher.forget(socket_)
+            self._open.discard(socket_)
             socket_.close()
             self._slots.release()
 

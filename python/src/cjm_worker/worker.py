@@ -3,8 +3,19 @@
 import os
 import threading
 import time
-from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, NamedTuple, Optional
-from typing import Sequence, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Generator,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Union,
+)
 
 from .actions import TypedMethod, actions_of
 from .bounds import check_bounds, parse_json, to_json
@@ -16,6 +27,8 @@ from .lifecycle import LifeCycle
 from .schema import to_plain
 from .stats import ProcessStats
 from .surface import BoundTask, bind_tasks, structural_surface
+
+LineGenerator = Generator[bytes, None, None]
 
 PROTOCOL_VERSION = 1
 FEATURES = ("cancel_by_job", "control_stream", "progress_by_job", "release")
@@ -226,7 +239,7 @@ class Worker:
         lines = self._lines(method, values, call)
         return Response(200, Lines(lines, lambda: self._end(call), call))
 
-    def _lines(self, method: TypedMethod, values: Dict[str, Any], call: Call) -> "Generator[bytes, None, None]":
+    def _lines(self, method: TypedMethod, values: Dict[str, Any], call: Call) -> LineGenerator:
         try:
             # A generator runs in its consumer's context: this connection's thread has this call.
             with entered(call):
@@ -349,9 +362,7 @@ class Worker:
 class Lines:
     """The lines of a stream; closing it before its end cancels the call."""
 
-    def __init__(
-        self, lines: "Generator[bytes, None, None]", end: Callable[[], None], call: Call
-    ) -> None:
+    def __init__(self, lines: LineGenerator, end: Callable[[], None], call: Call) -> None:
         self._lines = lines
         self._end = end
         self._call = call

@@ -151,13 +151,14 @@ def _on_terminate(number: int, frame: Any) -> None:
     raise _Terminated
 
 
-def _keep_from_forks(control: ControlStream) -> None:
+def _in_forked_children(do: Callable[[], None]) -> None:
     """A forked child neither speaks for this worker nor ends like it."""
 
     def in_child() -> None:
-        control.abandon()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        do()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=in_child)
@@ -191,7 +192,7 @@ def _run(load: Callable[[], Any], spec: str = "") -> NoReturn:
     signal.signal(signal.SIGTERM, _on_terminate)
     signal.signal(signal.SIGINT, _on_terminate)
     control = ControlStream(connection)
-    _keep_from_forks(control)
+    _in_forked_children(control.abandon)
     _capture_logging(control)
     worker: Optional[Worker] = None
     address = ""
@@ -200,6 +201,7 @@ def _run(load: Callable[[], Any], spec: str = "") -> NoReturn:
         listener, address = listen(os.environ["CJM_LISTEN"])
         worker = _make_worker(load, control)
         server = Server(worker, listener, _Refusals(control))
+        _in_forked_children(server.abandon)
         server.allow(gate.token())
         server.watcher.watch_control(connection, end_at_once)
         server.start()
