@@ -262,3 +262,12 @@ def test_warnings_of_refused_requests_are_few(start: Any) -> None:
         assert worker.call("/execute", {}, token="wrong")[0] == 401
     worker.frame(lambda frame: frame["type"] == "warning")
     assert sum(frame["type"] == "warning" for frame in worker.frames) <= 3
+
+
+@pytest.mark.parametrize("deadline", ["1e999", "-1", "1e300"])
+def test_an_odd_deadline_ends_no_more_than_its_call(start: Any, deadline: str) -> None:
+    worker = start(TOOL).ready()
+    body = f'{{"kwargs": {{"text": "x"}}, "envelope": {{"deadline_ms": {deadline}}}}}'.encode()
+    head = f"POST /execute HTTP/1.1\r\nConnection: close\r\nContent-Length: {len(body)}"
+    worker.raw(request(head, body))
+    assert worker.execute("echo", text="on") == (200, "on")

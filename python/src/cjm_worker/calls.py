@@ -15,9 +15,6 @@ HEARTBEAT_SECONDS = 0.5
 R = TypeVar("R")
 
 
-_ENVELOPE_TYPES: Mapping[str, Tuple[type, ...]] = {"control": (dict,), "deadline_ms": (int, float)}
-
-
 @dataclass(frozen=True)
 class Envelope:
     """Who asked for a call, and under which conditions; every member may be absent."""
@@ -39,14 +36,19 @@ class Envelope:
     @classmethod
     def from_wire(cls, data: Any) -> "Envelope":
         """Reads an envelope; unknown members are ignored, ill-typed ones are as good as absent."""
-        given = data if isinstance(data, dict) else {}
         values: Dict[str, Any] = {}
-        for member in fields(cls):
-            value = given.get(member.name)
-            expected = _ENVELOPE_TYPES.get(member.name, (str,))
-            if isinstance(value, expected) and not isinstance(value, bool):
-                values[member.name] = value
+        for key, value in (data if isinstance(data, dict) else {}).items():
+            expected = _ENVELOPE_TYPES.get(key)
+            if expected is not None and isinstance(value, expected):
+                values[key] = value
         return cls(**values)
+
+
+_ENVELOPE_TYPES: Mapping[str, Tuple[type, ...]] = {
+    **{member.name: (str,) for member in fields(Envelope)},
+    "control": (dict,),
+    "deadline_ms": (int, float),
+}
 
 
 class Call:

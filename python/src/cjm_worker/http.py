@@ -6,6 +6,7 @@ memory and start time than everything else in this package.
 
 import heapq
 import itertools
+import logging
 import os
 import selectors
 import socket
@@ -18,8 +19,12 @@ from .bounds import BODY_MAX_BYTES
 from .calls import Call
 from .worker import Lines, Request, Response, Worker
 
+_log = logging.getLogger("cjm_worker")
+
 CRLF = "\r\n"
 _HEAD_MAX_BYTES = 64 * 1024
+#: Small enough for the allocator to hand the same buffer out again.
+_READ_BYTES = 64 * 1024
 _MAX_CONNECTIONS = 256
 #: A peer that has not shown the token yet is not waited for longer than this.
 _STRANGER_TIMEOUT_SECONDS = 10.0
@@ -111,7 +116,11 @@ class Watcher:
         """Serves until the process ends."""
         while True:
             for key, _ in self._selector.select(self._seconds_to_deadline()):
-                key.data()
+                try:
+                    key.data()
+                except Exception:
+                    # Without this thread no one would accept connections or notice a cancel.
+                    _log.exception("watching a connection failed")
             now = time.monotonic()
             while self._deadlines and self._deadlines[0][0] <= now:
                 heapq.heappop(self._deadlines)[2].cancel("deadline")
@@ -119,7 +128,8 @@ class Watcher:
     def _seconds_to_deadline(self) -> Optional[float]:
         if not self._deadlines:
             return None
-        return max(0.0, self._deadlines[0][0] - time.monotonic())
+        # A far deadline is looked at again; a longer wait than this overflows the system call.
+        return min(max(0.0, self._deadlines[0][0] - time.monotonic()), 3600.0)
 
     def _on_wake(self) -> None:
         self._wake_reader.recv(4096)
@@ -257,7 +267,7 @@ class _Connection:
         return f"{host}:{port}"
 
     def _receive(self) -> bool:
-        data = self.socket.recv(256 * 1024)
+        data = self.socket.recv(_READ_BYTES)
         self._buffer += data
         return bool(data)
 
@@ -289,12 +299,17 @@ class _Connection:
         return self._read_exactly(int(length))
 
     def _read_exactly(self, length: int) -> bytes:
-        while len(self._buffer) < length:
-            if not self._receive():
-                raise ConnectionError("the request ended early")
-        body = bytes(self._buffer[:length])
+        body = bytearray(self._buffer[:length])
         del self._buffer[:length]
-        return body
+        have = len(body)
+        body.extend(bytes(length - have))
+        with memoryview(body) as rest:
+            while have < length:
+                count = self.socket.recv_into(rest[have:])
+                if count == 0:
+                    raise ConnectionError("the request ended early")
+                have += count
+        return bytes(body)
 
     def _read_line(self) -> bytes:
         while (end := self._buffer.find(b"\r\n")) < 0:
