@@ -271,3 +271,31 @@ def test_an_odd_deadline_ends_no_more_than_its_call(start: Any, deadline: str) -
     head = f"POST /execute HTTP/1.1\r\nConnection: close\r\nContent-Length: {len(body)}"
     worker.raw(request(head, body))
     assert worker.execute("echo", text="on") == (200, "on")
+
+
+SLOW_CALLBACK = TOOL.replace(
+    "    @action\n    def hang",
+    """    @action
+    def slow_to_cancel(self) -> None:
+        self.on_cancel(lambda: time.sleep(600))
+        self.report_progress(0.1, "running")
+        time.sleep(600)
+
+    @action
+    def hang""",
+)
+
+
+def test_a_slow_cancel_callback_keeps_the_worker_from_nothing(start: Any) -> None:
+    worker = start(SLOW_CALLBACK).ready()
+    with worker.connect() as connection:
+        worker.send(connection, "/execute", {"kwargs": {"action": "slow_to_cancel"}})
+        worker.frame(lambda frame: frame.get("message") == "running")
+    assert worker.execute("echo", text="on") == (200, "on")
+    worker.control.shutdown(2)
+    assert worker.process.wait(20) != 0
+
+
+def test_lines_are_printed_when_they_are_written(start: Any) -> None:
+    worker = start(TOOL).ready()
+    assert worker.process.stdout.readline() == b"printed on import\n"

@@ -420,3 +420,19 @@ def test_a_cancel_callback_runs_once_and_one_that_fails_stops_no_other() -> None
     call.cancel("again")
     call.on_cancel(lambda: called.append("late"))
     assert called == ["second", "late"]
+
+
+def test_a_tool_that_exits_fails_its_call_only() -> None:
+    class Quitter(Bare):
+        @action(default=True)
+        def run(self) -> None:
+            raise SystemExit(3)
+
+        @action
+        def stream(self) -> Iterator[int]:
+            yield 1
+            raise SystemExit(3)
+
+    worker = LocalWorker(Quitter)
+    assert fails("CAPABILITY_ERROR", worker.run)["category"] == "fatal"
+    assert fails("CAPABILITY_ERROR", lambda: worker.run("stream"))["category"] == "fatal"

@@ -191,6 +191,10 @@ def _run(load: Callable[[], Any], spec: str = "") -> NoReturn:
     connection = _require_control()
     signal.signal(signal.SIGTERM, _on_terminate)
     signal.signal(signal.SIGINT, _on_terminate)
+    for stream in (sys.stdout, sys.stderr):
+        # The host reads lines as they are printed, not when a buffer is full.
+        with contextlib.suppress(Exception):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     control = ControlStream(connection)
     _in_forked_children(control.abandon)
     _capture_logging(control)

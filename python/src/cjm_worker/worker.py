@@ -38,6 +38,8 @@ _STATUS = {
     "CAPABILITY_CANCELLED": 409,
     "REQUEST_TOO_LARGE": 413,
 }
+#: A tool that calls ``sys.exit`` fails its call; it does not end the worker.
+_FAILURES = (Exception, SystemExit)
 _REFUSAL_CODES = {400: "CAPABILITY_INPUT", 413: "REQUEST_TOO_LARGE"}
 
 
@@ -187,7 +189,7 @@ class Worker:
             try:
                 with entered(call):
                     return _json(route(body, call))
-            except Exception as error:
+            except _FAILURES as error:
                 return self._failure(error, call)
             finally:
                 self._end(call)
@@ -225,7 +227,7 @@ class Worker:
         try:
             with entered(call):
                 return Response(200, _encode_result(run()))
-        except Exception as error:
+        except _FAILURES as error:
             return self._failure(error, call)
         finally:
             self._end(call)
@@ -245,7 +247,7 @@ class Worker:
             with entered(call):
                 for chunk in self._chunks(method, values, call):
                     yield _encode_result(chunk) + b"\n"
-        except Exception as error:
+        except _FAILURES as error:
             yield to_json({"_job_error": self._job_error(self._meaning(error, call), call)}) + b"\n"
         finally:
             self._end(call)
@@ -287,7 +289,7 @@ class Worker:
             result = run()
             account["ok"] = True
             return result
-        except Exception as error:
+        except _FAILURES as error:
             meant = self._meaning(error, call)
             account["error_category"] = to_job_error(meant)["category"]
             raise
