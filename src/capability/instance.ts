@@ -242,6 +242,8 @@ export class CapabilityInstance implements AsyncDisposable {
         CJM_LOG_LEVEL: services.logLevel,
         CJM_CAPABILITY_DATA_DIR: services.capabilityDataDir,
         CAPABILITY_DATA_DIR: ownFolder,
+        // Set before Node starts: a worker's own call would come after its modules are compiled.
+        NODE_COMPILE_CACHE: join(services.dataDir, "compile-cache"),
         // AMD's runtime reads the CUDA name too.
         ...(this.#gpuUuid !== null && { CUDA_VISIBLE_DEVICES: this.#gpuUuid }),
         ...(services.modelsDir !== undefined && { CJM_MODELS_DIR: services.modelsDir }),

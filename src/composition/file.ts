@@ -16,7 +16,8 @@ const name = z
   .refine((id) => id !== "__proto__", "a reserved word");
 const kwargs = z.record(z.string(), z.unknown());
 
-const marker = z
+/** A marker as it is written. */
+export const markerSchema = z
   .strictObject({
     $ref: z.string().describe("node.field.path, $item, $index or $input.name"),
     optional: z.boolean().optional(),
@@ -36,13 +37,14 @@ const comparison = z
   })
   .refine((members) => Object.keys(members).length > 1, "compares `value` with nothing");
 
-const condition: z.ZodType<Condition> = z.lazy(() =>
+/** A `when` as it is written. */
+export const conditionSchema: z.ZodType<Condition> = z.lazy(() =>
   z.union([
     z.boolean(),
-    marker,
-    z.strictObject({ not: condition }),
-    z.strictObject({ all: z.array(condition) }),
-    z.strictObject({ any: z.array(condition) }),
+    markerSchema,
+    z.strictObject({ not: conditionSchema }),
+    z.strictObject({ all: z.array(conditionSchema) }),
+    z.strictObject({ any: z.array(conditionSchema) }),
     comparison,
   ]),
 );
@@ -60,9 +62,9 @@ const node = z
     timeout_seconds: z.number().positive().optional(),
     retries: z.int().nonnegative().optional(),
     cache: z.boolean().default(false),
-    when: condition.optional().describe("Skip the node unless this holds."),
+    when: conditionSchema.optional().describe("Skip the node unless this holds."),
     for_each: z
-      .union([marker, z.array(z.unknown())])
+      .union([markerSchema, z.array(z.unknown())])
       .optional()
       .describe("One call for each member of this list."),
   })

@@ -50,6 +50,7 @@ export {
   type RestoredNode,
 } from "./run.ts";
 export { checkAgainstSchema, type SchemaIssue } from "./schema-check.ts";
+export { parseComposition } from "./stored.ts";
 export type * from "./types.ts";
 export { INPUT_TYPES, NODE_STATES } from "./types.ts";
 export { findCompositionIssues, validateComposition } from "./validate.ts";

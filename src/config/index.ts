@@ -12,6 +12,7 @@ export type {
 } from "./capabilities-file.ts";
 export { describeProblem, dottedPath, problemsError, problemsOf } from "./file-problem.ts";
 export type { FileProblem, Locate } from "./file-problem.ts";
+export { resolveIncludes } from "./includes.ts";
 export { resolveInstanceConfig } from "./instance-config.ts";
 export type { InstanceConfigInput, InstanceConfigResult } from "./instance-config.ts";
 export { configKeys } from "./keys.ts";

@@ -102,7 +102,12 @@ export class CompositionRunner {
   }
 
   /** Starts every node that may start, and ends the run if nothing is left. */
-  advance(active: ActiveRun, unit: Unit): readonly string[] {
+  advance(active: ActiveRun, unit: Unit): void {
+    this.#startReady(active, unit);
+    this.#finishIfDone(active, unit);
+  }
+
+  #startReady(active: ActiveRun, unit: Unit): readonly string[] {
     const { run } = active;
     const enqueued: string[] = [];
     // Starting one can make others ready, or end them; the set says what is left.
@@ -111,7 +116,6 @@ export class CompositionRunner {
       if (node === undefined) throw new TypeError(`Node "${next}" is ready and does not exist`);
       if (this.#start(active, node, unit)) enqueued.push(next);
     }
-    this.#finishIfDone(active, unit);
     return enqueued;
   }
 
@@ -219,12 +223,14 @@ export class CompositionRunner {
     const outcome = outcomeOf(entry);
     if (itemIndex === null) this.#ended(active, nodeId, outcome, unit);
     else this.#itemEnded(active, { nodeId, index: itemIndex }, outcome, unit);
-    const enqueued = this.advance(active, unit);
-    if (requireNode(active.run, nodeId).state !== "completed") return;
-    this.#journal(active, unit, "composition_advanced", {
-      completed_node: nodeId,
-      enqueued_nodes: enqueued,
-    });
+    const enqueued = this.#startReady(active, unit);
+    if (requireNode(active.run, nodeId).state === "completed") {
+      this.#journal(active, unit, "composition_advanced", {
+        completed_node: nodeId,
+        enqueued_nodes: enqueued,
+      });
+    }
+    this.#finishIfDone(active, unit);
   }
 
   #ended(active: ActiveRun, nodeId: string, outcome: NodeOutcome, unit: Unit): void {

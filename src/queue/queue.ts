@@ -237,6 +237,7 @@ export class JobQueue {
     const bound = bindInputs({ ...this.#context, ...compact(composition) }, inputs);
     validateComposition(bound, {
       instance: (id, declaration) => this.#executor.surface(id, declaration),
+      names: this.#executor.names(),
     });
     for (const [id, declaration] of Object.entries(bound.instances)) {
       this.#executor.declare(id, declaration);
@@ -279,6 +280,11 @@ export class JobQueue {
   getComposition(compositionId: string): CompositionView | undefined {
     const active = this.#compositions.active.get(compositionId);
     return active === undefined ? undefined : viewOfRun(active);
+  }
+
+  /** The nodes of a composition of this host as they were submitted. */
+  compositionNodes(compositionId: string): Composition["nodes"] {
+    return this.#compositions.active.get(compositionId)?.run.composition.nodes ?? [];
   }
 
   /** Compositions of this host, the newest last. */

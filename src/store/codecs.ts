@@ -16,10 +16,9 @@ import {
 } from "./records.ts";
 
 export type SqlValue = string | number | null;
-export type SqlRow = Readonly<Record<string, SqlValue>>;
 
 /** How a field lies in its row: as it is, as JSON, as 0 or 1, or as a text or file column pair. */
-type FieldKind = "plain" | "json" | "flag" | "stored";
+export type FieldKind = "plain" | "json" | "flag" | "stored";
 
 /** Both directions between a record and its row, from one description. */
 export interface TableCodec<Row> {

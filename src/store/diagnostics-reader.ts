@@ -7,6 +7,7 @@ import type {
   StoredChunk,
   StoredRecord,
 } from "./diagnostics-records.ts";
+import { nameDamage } from "./sqlite-fault.ts";
 
 interface DiagnosticsSchema {
   records: {
@@ -28,19 +29,25 @@ interface DiagnosticsSchema {
   };
 }
 
-/** Reads of `diagnostics.db`, beside the thread that writes it or without one. */
+/**
+ * Reads of `diagnostics.db`, beside the thread that writes it or without one.
+ *
+ * A damaged file gives `DATABASE_CORRUPT`.
+ */
 export class DiagnosticsReader implements AsyncDisposable {
   readonly #db: Kysely<DiagnosticsSchema>;
+  readonly #path: string;
 
-  private constructor(db: Kysely<DiagnosticsSchema>) {
+  private constructor(db: Kysely<DiagnosticsSchema>, path: string) {
     this.#db = db;
+    this.#path = path;
   }
 
   /** Undefined where nothing was ever logged. */
   static open(path: string): DiagnosticsReader | undefined {
     if (!existsSync(path)) return undefined;
     const database = new BetterSqlite3(path, { readonly: true, fileMustExist: true });
-    return new DiagnosticsReader(new Kysely({ dialect: new SqliteDialect({ database }) }));
+    return new DiagnosticsReader(new Kysely({ dialect: new SqliteDialect({ database }) }), path);
   }
 
   /** Structured records in order of arrival. */
@@ -65,7 +72,7 @@ export class DiagnosticsReader implements AsyncDisposable {
     if (level !== undefined) query = query.where("level", "=", level);
     if (afterSeq !== undefined) query = query.where("seq", ">", afterSeq);
     if (limit !== undefined) query = query.limit(limit);
-    return query.execute();
+    return this.#run(() => query.execute());
   }
 
   /** Raw output lines in order of arrival. */
@@ -79,7 +86,15 @@ export class DiagnosticsReader implements AsyncDisposable {
       query = query.where("worker_session_id", "=", workerSessionId);
     if (afterSeq !== undefined) query = query.where("seq", ">", afterSeq);
     if (limit !== undefined) query = query.limit(limit);
-    return query.execute();
+    return this.#run(() => query.execute());
+  }
+
+  async #run<Row>(read: () => Promise<Row[]>): Promise<readonly Row[]> {
+    try {
+      return await read();
+    } catch (error) {
+      throw nameDamage(error, this.#path);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -128,7 +128,7 @@ export class DiagnosticsStore implements AsyncDisposable {
     if (!this.#inFlight && this.#waitingCount === 0) return;
     const done = Promise.withResolvers<void>();
     this.#flushes.push({ upTo: this.#appended, done });
-    this.#thread.ref();
+    this.#keepAlive();
     await done.promise;
   }
 
@@ -139,6 +139,7 @@ export class DiagnosticsStore implements AsyncDisposable {
     this.#nextRetention += 1;
     const done = Promise.withResolvers<RetentionResult>();
     this.#retentions.set(id, done);
+    this.#keepAlive();
     const cutoff =
       maxAgeDays === undefined
         ? null
@@ -237,6 +238,7 @@ export class DiagnosticsStore implements AsyncDisposable {
   #onRetained(reply: Extract<ThreadReply, { type: "retained" }>): void {
     const waiting = this.#retentions.get(reply.id);
     this.#retentions.delete(reply.id);
+    this.#keepAlive();
     if (reply.result === null) waiting?.reject(unwritable(reply.reason ?? "unknown"));
     else waiting?.resolve(reply.result);
   }
@@ -246,7 +248,13 @@ export class DiagnosticsStore implements AsyncDisposable {
     const isDone = ({ upTo }: { readonly upTo: number }): boolean => upTo <= settled;
     for (const { done } of this.#flushes.filter(isDone)) done.resolve();
     this.#flushes = this.#flushes.filter((flush) => !isDone(flush));
-    if (this.#flushes.length === 0) this.#thread.unref();
+    this.#keepAlive();
+  }
+
+  /** The thread keeps the process alive only while somebody waits for it. */
+  #keepAlive(): void {
+    if (this.#flushes.length > 0 || this.#retentions.size > 0) this.#thread.ref();
+    else this.#thread.unref();
   }
 
   #fail(error: unknown): void {

@@ -1,4 +1,4 @@
-import type { Database } from "better-sqlite3";
+import type { Database, Statement } from "better-sqlite3";
 import { CjmError } from "../errors/index.ts";
 import { isRowFault, rejected } from "./sqlite-fault.ts";
 import type { PreparedWrite } from "./table-writer.ts";
@@ -28,6 +28,8 @@ interface Unit {
  */
 export class GroupCommit {
   readonly #sqlite: Database;
+  readonly #begin: Statement<[]>;
+  readonly #finish: Statement<[]>;
   readonly #options: GroupCommitOptions;
   readonly #listeners = new Set<(available: boolean) => void>();
   #staged: Unit[] = [];
@@ -39,6 +41,8 @@ export class GroupCommit {
 
   constructor(sqlite: Database, options: GroupCommitOptions) {
     this.#sqlite = sqlite;
+    this.#begin = sqlite.prepare("BEGIN IMMEDIATE");
+    this.#finish = sqlite.prepare("COMMIT");
     this.#options = options;
   }
 
@@ -107,10 +111,10 @@ export class GroupCommit {
   }
 
   #transaction(body: () => void): void {
-    this.#sqlite.exec("BEGIN IMMEDIATE");
+    this.#begin.run();
     try {
       body();
-      this.#sqlite.exec("COMMIT");
+      this.#finish.run();
     } catch (error) {
       // A full disk makes SQLite roll back by itself.
       if (this.#sqlite.inTransaction) this.#sqlite.exec("ROLLBACK");
@@ -144,6 +148,7 @@ export class GroupCommit {
   #hold(error: unknown): void {
     this.#lastFailure = error;
     this.#setAvailable(false);
+    this.#cancelProbe?.();
     this.#cancelProbe = this.#options.schedule(() => this.#flush(), this.#options.probeIntervalMs);
   }
 

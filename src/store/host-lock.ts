@@ -91,10 +91,13 @@ async function lockedError(dataDir: string, cause: unknown): Promise<CjmError> {
 }
 
 async function readInfo(dataDir: string): Promise<HostInfo | undefined> {
-  const text = await readFile(join(dataDir, INFO_FILE), "utf8").catch(() => undefined);
-  if (text === undefined) return undefined;
-  const parsed = hostInfoSchema.safeParse(JSON.parse(text));
-  return parsed.success ? parsed.data : undefined;
+  try {
+    const text = await readFile(join(dataDir, INFO_FILE), "utf8");
+    return hostInfoSchema.safeParse(JSON.parse(text)).data;
+  } catch {
+    // The lock is what counts; who has it is only told better with this file.
+    return undefined;
+  }
 }
 
 async function writeInfo(dataDir: string, info: HostInfo): Promise<void> {

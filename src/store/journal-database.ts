@@ -17,7 +17,7 @@ export interface JournalDatabaseOptions {
   readonly now?: () => Date;
   /** Time between two attempts to commit while commits fail. @default 1000 */
   readonly probeIntervalMs?: number;
-  /** Timer of those attempts. @default an unreferenced `setTimeout` */
+  /** Timer of those attempts. @default `setTimeout` */
   readonly schedule?: Schedule;
 }
 
@@ -124,7 +124,7 @@ class SqliteJournal extends JournalReader implements JournalDatabase {
     this.#tables = createWriters(writer);
     this.#commits = new GroupCommit(writer, {
       probeIntervalMs: options.probeIntervalMs ?? 1_000,
-      schedule: options.schedule ?? unreferencedTimer,
+      schedule: options.schedule ?? timer,
     });
   }
 
@@ -235,7 +235,8 @@ function toEvent(entry: JournalEntry, ts: string): Omit<JournalEvent, "seq"> {
   };
 }
 
-function unreferencedTimer(callback: () => void, delayMs: number): () => void {
-  const timer = setTimeout(callback, delayMs).unref();
-  return () => clearTimeout(timer);
+/** Keeps the process alive on purpose: held units must not be lost by a natural end. */
+function timer(callback: () => void, delayMs: number): () => void {
+  const handle = setTimeout(callback, delayMs);
+  return () => clearTimeout(handle);
 }

@@ -110,6 +110,15 @@ export class JournalReader implements StoreReads, AsyncDisposable {
     return this.#first(query, CODECS.composition);
   }
 
+  unfinishedCompositions(): Promise<readonly CompositionRecord[]> {
+    const query = this.#db
+      .selectFrom("composition_run")
+      .selectAll()
+      .where(sql<boolean>`status = 'running'`)
+      .orderBy("seq");
+    return this.#all(query, CODECS.composition);
+  }
+
   listCompositions(filter: CompositionFilter = {}): Promise<readonly CompositionRecord[]> {
     let query = this.#db
       .selectFrom("composition_run")

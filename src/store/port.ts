@@ -89,6 +89,8 @@ export interface StoreReads {
   /** Pending and running jobs in submission order; its cost does not grow with the history. */
   unfinishedJobs(): Promise<readonly JobRecord[]>;
   getComposition(id: string): Promise<CompositionRecord | undefined>;
+  /** Running compositions in submission order; its cost does not grow with the history. */
+  unfinishedCompositions(): Promise<readonly CompositionRecord[]>;
   listCompositions(filter?: CompositionFilter): Promise<readonly CompositionRecord[]>;
   /** Every stored node and item of a composition, items after their node. */
   nodeRuns(compositionId: string): Promise<readonly NodeRecord[]>;

@@ -1,7 +1,10 @@
+const MIN_LINE_LENGTH = 8;
+
 /**
  * A function that replaces every occurrence of these values by `[redacted]`.
  *
- * Covers the value as it is, as a JSON string and as a URI component holds it. Longer values go
+ * Covers the value as it is, as a JSON string and as a URI component holds it, and each long line
+ * of a value that has several. Longer values go
  * first, so that one value inside another leaves nothing behind.
  */
 export function createRedactor(values: readonly string[]): (text: string) => string {
@@ -14,7 +17,18 @@ export function createRedactor(values: readonly string[]): (text: string) => str
 
 function formsOf(value: string): readonly string[] {
   if (value === "") return [];
-  return [value, JSON.stringify(value).slice(1, -1), encodeURIComponent(value.toWellFormed())];
+  return [
+    value,
+    JSON.stringify(value).slice(1, -1),
+    encodeURIComponent(value.toWellFormed()),
+    ...longLines(value),
+  ];
+}
+
+/** Output is handled line by line, so a key of several lines is never seen whole. */
+function longLines(value: string): readonly string[] {
+  const lines = value.split("\n").map((line) => line.trim());
+  return lines.length === 1 ? [] : lines.filter((line) => line.length >= MIN_LINE_LENGTH);
 }
 
 function escapeForRegExp(text: string): string {

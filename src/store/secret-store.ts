@@ -1,3 +1,4 @@
+import type { Stats } from "node:fs";
 import { chmod, mkdir, open, readFile, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -111,7 +112,7 @@ export class SecretStore {
   }
 
   async #load(): Promise<Secrets> {
-    const file = await stat(this.#path).catch(() => undefined);
+    const file = await statIfThere(this.#path);
     if (file === undefined) return {};
     this.#requirePrivate(this.#folder, (await stat(this.#folder)).mode, "700");
     this.#requirePrivate(this.#path, file.mode, "600");
@@ -142,6 +143,16 @@ export class SecretStore {
     await rename(draft, this.#path);
     await using folder = await open(this.#folder, "r");
     await folder.sync();
+  }
+}
+
+/** Anything but absence is an error: a file that cannot be seen must not be replaced. */
+async function statIfThere(path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path);
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+    throw error;
   }
 }
 

@@ -1,7 +1,7 @@
 import type { Database, Statement } from "better-sqlite3";
 import type { Kysely } from "kysely";
 import { isRecord } from "../util/record.ts";
-import type { SqlRow, SqlValue, TableCodec } from "./codecs.ts";
+import type { FieldKind, SqlValue, TableCodec } from "./codecs.ts";
 
 /** Any table, any column: the writer's shapes come from the codecs, not from Kysely's types. */
 export type LooseSchema = Record<string, Record<string, SqlValue>>;
@@ -14,17 +14,26 @@ export interface PreparedWrite {
   readonly expects: string | null;
 }
 
+interface Column {
+  readonly field: string;
+  readonly name: string;
+  readonly kind: FieldKind;
+}
+
 /**
  * Prepared statements of one table.
  *
- * Kysely compiles each shape once; building SQL for every row would cost half the rate. A unit is
- * encoded when it is staged, so later changes of the caller's objects cannot reach the database.
+ * Kysely compiles each shape once; building SQL for every row would cost half the rate. A row is
+ * encoded when its unit is staged, so later changes of the caller's objects cannot reach the
+ * database.
  */
 export class TableWriter {
   readonly #sqlite: Database;
   readonly #db: Kysely<LooseSchema>;
-  readonly #codec: TableCodec<unknown>;
+  readonly #table: string;
   readonly #key: readonly string[];
+  /** What an insert gives; SQLite numbers `seq` itself. */
+  readonly #columns: readonly Column[];
   readonly #statements = new Map<string, Statement<[SqlValue[]]>>();
 
   /** `key`: columns that identify a row. */
@@ -36,23 +45,27 @@ export class TableWriter {
   ) {
     this.#sqlite = sqlite;
     this.#db = db;
-    this.#codec = codec;
+    this.#table = codec.table;
     this.#key = key;
+    this.#columns = [...codec.columns]
+      .filter(([field]) => field !== "seq")
+      .map(([field, column]) => ({ field, ...column }));
   }
 
+  /** A member that is absent is stored as NULL. */
   insert(record: object): PreparedWrite {
-    const row = this.#encode(record);
-    const compile = (): string => this.#db.insertInto(this.#codec.table).values(row).compile().sql;
-    return this.#prepared(`insert ${Object.keys(row).join()}`, compile, Object.values(row));
+    const compile = (): string =>
+      this.#db.insertInto(this.#table).values(this.#placeholders()).compile().sql;
+    return this.#prepared("insert", compile, encode(record, this.#columns));
   }
 
   /** Inserts, or replaces the row with the same key. */
   put(record: object): PreparedWrite {
-    const row = this.#encode(record);
-    const rest = Object.keys(row).filter((column) => !this.#key.includes(column));
-    const compile = (): string =>
-      this.#db
-        .insertInto(this.#codec.table)
+    const compile = (): string => {
+      const row = this.#placeholders();
+      const rest = Object.keys(row).filter((column) => !this.#key.includes(column));
+      return this.#db
+        .insertInto(this.#table)
         .values(row)
         .onConflict((conflict) =>
           conflict
@@ -62,24 +75,30 @@ export class TableWriter {
             ),
         )
         .compile().sql;
-    return this.#prepared(`put ${Object.keys(row).join()}`, compile, Object.values(row));
+    };
+    return this.#prepared("put", compile, encode(record, this.#columns));
   }
 
   /** Changes the given fields of the row whose only key column has this value. */
   update(id: string, changes: object): PreparedWrite {
-    const row = this.#encode(changes);
+    const given = new Map<string, unknown>(Object.entries(changes));
+    const columns = this.#columns.filter(({ field }) => given.get(field) !== undefined);
+    if (columns.length === 0)
+      throw new TypeError(`an update of ${this.#table} "${id}" changes nothing`);
     const [key = "id"] = this.#key;
-    const compile = (): string =>
-      this.#db.updateTable(this.#codec.table).set(row).where(key, "=", id).compile().sql;
-    const shape = `update ${Object.keys(row).join()}`;
-    const write = this.#prepared(shape, compile, [...Object.values(row), id]);
-    return { ...write, expects: `${this.#codec.table} "${id}" does not exist` };
+    const compile = (): string => {
+      const row = Object.fromEntries(columns.flatMap(namesOf).map((name) => [name, null]));
+      return this.#db.updateTable(this.#table).set(row).where(key, "=", id).compile().sql;
+    };
+    const shape = `update ${columns.map(({ name }) => name).join()}`;
+    const write = this.#prepared(shape, compile, [...encode(changes, columns), id]);
+    return { ...write, expects: `${this.#table} "${id}" does not exist` };
   }
 
   delete(id: string): PreparedWrite {
     const [key = "id"] = this.#key;
     const compile = (): string =>
-      this.#db.deleteFrom(this.#codec.table).where(key, "=", id).compile().sql;
+      this.#db.deleteFrom(this.#table).where(key, "=", id).compile().sql;
     return this.#prepared("delete", compile, [id]);
   }
 
@@ -92,31 +111,36 @@ export class TableWriter {
     return { statement, parameters, expects: null };
   }
 
-  /** Columns in the codec's order, so that equal shapes share one statement. */
-  #encode(record: object): SqlRow {
-    if (!isRecord(record)) throw new TypeError(`${this.#codec.table}: not a record`);
-    const row: Record<string, SqlValue> = {};
-    for (const [field, { name, kind }] of this.#codec.columns) {
-      const value = record[field];
-      if (value === undefined) continue;
-      if (kind === "stored") {
-        row[name] = storedMember(value, "json");
-        row[`${name}_file`] = storedMember(value, "hash");
-      } else {
-        row[name] = kind === "json" ? toJson(value) : toSql(value, field);
-      }
-    }
-    return row;
+  /** A row that only gives Kysely the columns; every value becomes a parameter. */
+  #placeholders(): Record<string, SqlValue> {
+    return Object.fromEntries(this.#columns.flatMap(namesOf).map((name) => [name, null]));
   }
+}
+
+function namesOf({ name, kind }: Column): readonly string[] {
+  return kind === "stored" ? [name, `${name}_file`] : [name];
+}
+
+/** Values in the order of the columns' names. */
+function encode(record: object, columns: readonly Column[]): SqlValue[] {
+  if (!isRecord(record)) throw new TypeError("A row must be an object");
+  const values: SqlValue[] = [];
+  for (const { field, kind } of columns) {
+    const value = record[field] ?? null;
+    if (kind === "plain" || kind === "flag") {
+      values.push(toSql(value, field));
+    } else if (kind === "json") {
+      values.push(value === null ? null : JSON.stringify(value));
+    } else {
+      values.push(storedMember(value, "json"), storedMember(value, "hash"));
+    }
+  }
+  return values;
 }
 
 function storedMember(value: unknown, member: "json" | "hash"): SqlValue {
   const content = isRecord(value) ? value[member] : undefined;
   return typeof content === "string" ? content : null;
-}
-
-function toJson(value: unknown): SqlValue {
-  return value === null ? null : JSON.stringify(value);
 }
 
 function toSql(value: unknown, field: string): SqlValue {

@@ -47,7 +47,7 @@ export async function task(c: CallContext, runtime: WorkerRuntime): Promise<Resp
   const name = `${request.task}.${request.method}`;
   return answer(c, runtime, {
     call,
-    run: () => runtime.runTask(call, { name, method, input: request.kwargs }),
+    run: () => runtime.runUnary(call, { name, action: method, input: request.kwargs }),
     account,
   });
 }

@@ -15,9 +15,9 @@ export interface CallHost {
   readonly progress: ProgressReports;
   /** Sums over all calls of the worker. */
   readonly usage: Record<string, number>;
-  readonly dataFolder: string;
   readonly config: unknown;
-  readonly log: WorkerLogger;
+  dataFolder(): string;
+  createLog(jobId: string | undefined): WorkerLogger;
   invoke(call: RunningCall, action: string, input: unknown): Promise<unknown>;
 }
 
@@ -28,7 +28,6 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 export class RunningCall implements Call {
   readonly envelope: Envelope;
   readonly config: unknown;
-  readonly dataFolder: string;
   readonly log: WorkerLogger;
   readonly jobId: string | undefined;
   readonly #host: CallHost;
@@ -42,9 +41,8 @@ export class RunningCall implements Call {
     this.#host = host;
     this.envelope = envelope;
     this.config = host.config;
-    this.dataFolder = host.dataFolder;
-    this.log = host.log;
     this.jobId = envelope.job_id ?? undefined;
+    this.log = host.createLog(this.jobId);
     this.#outputFolder = envelope.output_folder ?? undefined;
     const deadlineMs = envelope.deadline_ms ?? Infinity;
     if (deadlineMs <= MAX_TIMER_MS) {
@@ -56,6 +54,10 @@ export class RunningCall implements Call {
 
   get signal(): AbortSignal {
     return this.#controller.signal;
+  }
+
+  get dataFolder(): string {
+    return this.#host.dataFolder();
   }
 
   get outputFolder(): string {

@@ -13,7 +13,7 @@ export const folderRefSchema = z.object({
   }),
 });
 
-const folderSchema = (what: string): z.ZodUnion<[typeof folderRefSchema, z.ZodString]> =>
+const folderSchema = (what: string): z.ZodUnion<readonly [typeof folderRefSchema, z.ZodString]> =>
   z
     .union([folderRefSchema, z.string().min(1)])
     .meta({ format: "cjm-dir" })
@@ -172,9 +172,11 @@ export const mergeModelsInputSchema = z.strictObject({
     .min(1)
     .max(64)
     .describe("Checkpoints to merge, in order."),
-  base: folderSchema(
-    "Checkpoint that the others were trained from; every method but linear and slerp needs it.",
-  ).optional(),
+  base: folderSchema("Base checkpoint.")
+    .optional()
+    .describe(
+      "Checkpoint that the others were trained from; every method but linear and slerp needs it.",
+    ),
   method: z.enum(MODEL_METHODS).default("ties").describe("Merge method."),
   compat: z
     .enum(["none", "mergekit"])

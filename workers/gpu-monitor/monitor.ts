@@ -1,8 +1,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { eventsBetween } from "./events.ts";
-import { descendsFrom, pidNamespace } from "./processes.ts";
-import type { MonitorEvent, Reading, Sample } from "./model.ts";
+import { descendsFrom, pidNamespace, processFacts } from "./processes.ts";
+import type { GpuProcess, MonitorEvent, Reading, Sample } from "./model.ts";
 import type { DeviceSource } from "./sources/source.ts";
+
+/** Whose a process is and what it is called is looked up again after this time. */
+const HOLDERS_PERIOD_MS = 1_000;
 
 export interface MonitorClock {
   /** Monotonic milliseconds. */
@@ -29,6 +32,8 @@ export class Monitor implements AsyncDisposable {
   readonly #hostPid: number;
   readonly #clock: MonitorClock;
   readonly #namespace = pidNamespace();
+  readonly #holders = new Map<number, Pick<GpuProcess, "own" | "name">>();
+  #holdersReadMs = -Infinity;
   #sequence = 0;
   #last: Sample | undefined;
   #running: Promise<Sample> | undefined;
@@ -93,18 +98,25 @@ export class Monitor implements AsyncDisposable {
   }
 
   #withOwners({ gpus }: Reading): Sample["gpus"] {
-    const owners = new Map<number, boolean | null>();
-    const isOwn = (pid: number): boolean | null => {
-      const own = owners.get(pid) ?? descendsFrom(pid, this.#hostPid);
-      owners.set(pid, own);
-      return own;
-    };
+    const nowMs = this.#clock.now();
+    if (nowMs - this.#holdersReadMs >= HOLDERS_PERIOD_MS) {
+      this.#holdersReadMs = nowMs;
+      this.#holders.clear();
+    }
     return gpus.map((gpu) => ({
       ...gpu,
-      processes:
-        gpu.processes?.map((process) => ({ ...process, own: process.own ?? isOwn(process.pid) })) ??
-        null,
+      processes: gpu.processes?.map((process) => this.#withOwner(process)) ?? null,
     }));
+  }
+
+  #withOwner(process: GpuProcess): GpuProcess {
+    const { pid } = process;
+    const holder = this.#holders.get(pid) ?? {
+      own: descendsFrom(pid, this.#hostPid),
+      name: processFacts(pid)?.name ?? null,
+    };
+    this.#holders.set(pid, holder);
+    return { ...process, own: process.own ?? holder.own, name: process.name ?? holder.name };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

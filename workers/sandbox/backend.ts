@@ -8,6 +8,10 @@ export interface Launch {
   readonly args: readonly string[];
   /** Content for the descriptor `FD.args`, where the backend reads its options from one. */
   readonly optionFile?: string | undefined;
+  /** The environment of the backend's first process; by default only PATH. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** @default "/" */
+  readonly cwd?: string | undefined;
 }
 
 /** Something that can establish a policy; made by a probe that has tried it. */
@@ -18,5 +22,7 @@ export interface Backend {
   readonly wantsFilter: boolean;
   /** True where the init process is alone with the guest in a PID namespace. */
   readonly hasPidNamespace: boolean;
-  launch(policy: JailPolicy, hasChannel: boolean): Launch;
+  /** Limits this backend cannot hold. */
+  readonly notEnforced: readonly string[];
+  launch(policy: JailPolicy): Launch;
 }

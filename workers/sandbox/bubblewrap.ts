@@ -19,8 +19,8 @@ const NAMESPACES =
   );
 
 /** Arguments for `bwrap` itself. */
-export function bubblewrapArguments(policy: JailPolicy, hasChannel: boolean): string[] {
-  const init = ["/bin/sh", "-c", INIT_SCRIPT, "init", guestCommand(policy, hasChannel)];
+export function bubblewrapArguments(policy: JailPolicy): string[] {
+  const init = ["/bin/sh", "-c", INIT_SCRIPT, "init", guestCommand(policy)];
   return ["--args", String(FD.args), "--", ...init];
 }
 
@@ -65,9 +65,10 @@ export function bubblewrapBackend(file: string, version: string): Backend {
     version,
     wantsFilter: true,
     hasPidNamespace: true,
-    launch: (policy, hasChannel) => ({
+    notEnforced: [],
+    launch: (policy) => ({
       file,
-      args: bubblewrapArguments(policy, hasChannel),
+      args: bubblewrapArguments(policy),
       optionFile: bubblewrapOptions(policy).join("\0"),
     }),
   };

@@ -27,18 +27,16 @@ export function shellQuote(word: string): string {
 }
 
 /** The shell command with which the init script starts the guest. */
-export function guestCommand(policy: JailPolicy, hasChannel: boolean): string {
+export function guestCommand(policy: JailPolicy): string {
   const words = [...limitWords(policy), ...identityWords(policy), ...policy.argv];
-  return `exec ${words.map(shellQuote).join(" ")} ${redirections(hasChannel)}`;
+  return `exec ${words.map(shellQuote).join(" ")} ${redirections(policy.hasChannel === true)}`;
 }
 
 function redirections(hasChannel: boolean): string {
   const own = `<&${FD.stdin} >&${FD.stdout} 2>&${FD.stderr}`;
-  const channel = hasChannel
-    ? `${GUEST_CHANNEL.request}<&${FD.request} ${GUEST_CHANNEL.reply}>&${FD.reply}`
-    : `${FD.stdin}<&- ${FD.stdout}>&-`;
-  const close = hasChannel ? ` ${FD.request}<&- ${FD.reply}>&-` : "";
-  return `${own} ${channel} ${FD.stderr}>&-${close}`;
+  const close = `${FD.stdout}>&- ${FD.stderr}>&-`;
+  if (!hasChannel) return `${own} ${FD.stdin}<&- ${close}`;
+  return `${own} ${GUEST_CHANNEL}<&${FD.channel} ${close} ${FD.channel}>&-`;
 }
 
 const MB = 1_048_576;
@@ -59,7 +57,7 @@ function limitWords({ limits, identity }: JailPolicy): string[] {
 export const INIT_PROCESSES = 2;
 
 function identityWords({ identity }: JailPolicy): string[] {
-  if (identity === "userns") return [];
+  if (identity !== "setuid") return [];
   const drop = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"];
   return ["setpriv", `--reuid=${NOBODY}`, `--regid=${NOBODY}`, ...drop];
 }

@@ -1,13 +1,15 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { openSync } from "node:fs";
+import { Socket } from "node:net";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { CjmError } from "cjm-substrate/worker";
 import type { Backend } from "./backend.ts";
 import { JailCgroup, type CgroupParent } from "./cgroup.ts";
 import { OutputCapture, type CapturedOutput } from "./output-capture.ts";
-import { FD, type JailPolicy } from "./policy.ts";
+import { FD, WORK_FOLDER, type JailPolicy } from "./policy.ts";
 import { childrenOf, isRunning, treeOf } from "./process-tree.ts";
 import { closeAll, type PipeSlot, type Scratch } from "./scratch.ts";
 import { parseGuestEnd, type GuestEnd } from "./status.ts";
@@ -48,6 +50,7 @@ export class Jail implements AsyncDisposable {
   /** The jail's first process, as this process sees it. */
   initPid = 0;
   cgroup: JailCgroup | undefined;
+  readonly policy: JailPolicy;
   readonly #child: ChildProcess;
   readonly #closed: Promise<unknown>;
   readonly #reports: ReportReader;
@@ -58,6 +61,7 @@ export class Jail implements AsyncDisposable {
   #log = "";
 
   private constructor(engine: JailEngine, policy: JailPolicy, options: JailOptions) {
+    this.policy = policy;
     this.#engine = engine;
     this.#slot = engine.scratch.takeSlot();
     const out = this.#slot.open("out");
@@ -99,6 +103,18 @@ export class Jail implements AsyncDisposable {
     return `/proc/${this.initPid}/root`;
   }
 
+  /** The guest's working folder as this process can reach it. */
+  get workFolder(): string {
+    return this.policy.workSource ?? join(this.root, WORK_FOLDER);
+  }
+
+  /** Leads to the guest's descriptor for the supervisor, where the policy has one. */
+  get channel(): Socket | undefined {
+    const streams: readonly unknown[] = this.#child.stdio;
+    const stream = streams[FD.channel];
+    return stream instanceof Socket ? stream : undefined;
+  }
+
   /** Lets the guest run. */
   openGate(): void {
     this.#child.stdin?.write("go\n");
@@ -117,6 +133,13 @@ export class Jail implements AsyncDisposable {
     const isSwept = this.#reports.line("swept").then(() => true);
     if (await Promise.race([isSwept, delay(SWEEP_GRACE_MS, false, { ref: false })])) return;
     this.kill();
+  }
+
+  /** Ends the guest unless it ends by itself in that time. */
+  async endGuestAfter(graceMs: number): Promise<void> {
+    const isSwept = this.#reports.line("swept").then(() => true);
+    if (await Promise.race([isSwept, delay(graceMs, false, { ref: false })])) return;
+    await this.endGuest();
   }
 
   /** Ends every process of the jail at once. */
@@ -233,7 +256,7 @@ function spawnJail(
   policy: JailPolicy,
   { options, out, err }: { options: JailOptions; out: number; err: number },
 ): ChildProcess {
-  const launch = backend.launch(policy, false);
+  const launch = backend.launch(policy);
   const opened = [out, err];
   const keep = (fd: number): number => {
     opened.push(fd);
@@ -253,13 +276,14 @@ function spawnJail(
     if (backend.wantsFilter && filterPath !== undefined) {
       stdio[FD.seccomp] = keep(openSync(filterPath, "r"));
     }
+    if (policy.hasChannel === true) stdio[FD.channel] = "pipe";
     return spawn(launch.file, launch.args, {
       // Node leaves holes out and would move the rest down.
       stdio: Array.from(stdio, (entry) => entry ?? "ignore"),
-      cwd: "/",
+      cwd: launch.cwd ?? "/",
       detached: true,
       // What a backend inherits, its guest could read from /proc.
-      env: { PATH: process.env["PATH"] ?? "/usr/bin:/bin" },
+      env: launch.env ?? { PATH: process.env["PATH"] ?? "/usr/bin:/bin" },
     });
   } finally {
     closeAll(opened);

@@ -2,11 +2,13 @@ import { statfsSync } from "node:fs";
 import { join } from "node:path";
 import type { CgroupReading, JailCgroup } from "./cgroup.ts";
 import { INIT_PROCESSES } from "./jail-init.ts";
-import { TMPFS_FOLDERS, type Limits } from "./policy.ts";
+import type { JailPolicy, Limits } from "./policy.ts";
 import { sampleTree } from "./process-tree.ts";
 import type { LimitStatus } from "./status.ts";
+import { folderBytes } from "./work-folders.ts";
 
 const SAMPLE_MS = 20;
+const WALK_EVERY = 25;
 /** Empty files take no blocks but kernel memory, so they are counted too. */
 const FILES_PER_MB = 1_024;
 const MB = 1_048_576;
@@ -16,6 +18,7 @@ export interface MonitoredJail {
   readonly initPid: number;
   readonly root: string;
   readonly cgroup: JailCgroup | undefined;
+  readonly policy: JailPolicy;
 }
 
 export interface UsageReport {
@@ -38,6 +41,7 @@ interface Seen {
 export class Monitor implements Disposable {
   readonly #jail: MonitoredJail;
   readonly #limits: Limits;
+  readonly #folders: readonly string[];
   readonly #onExceeded: () => void;
   readonly #startedAt = performance.now();
   readonly #cpuAtStart: number;
@@ -46,12 +50,15 @@ export class Monitor implements Disposable {
   #wallMs: number | undefined;
   #cpuMs = 0;
   #peakBytes = 0;
+  #samples = 0;
   #firstLimit: LimitStatus | undefined;
 
   /** `onExceeded` is called at most once, when a limit other than that of output is exceeded. */
-  constructor(jail: MonitoredJail, limits: Limits, onExceeded: () => void) {
+  constructor(jail: MonitoredJail, onExceeded: () => void) {
+    const { limits, mounts } = jail.policy;
     this.#jail = jail;
     this.#limits = limits;
+    this.#folders = mounts.filter(({ kind }) => kind === "tmpfs").map(({ target }) => target);
     this.#onExceeded = onExceeded;
     this.#cpuAtStart = this.#cpuTotal(jail.cgroup?.read());
     this.#wallTimer = setTimeout(() => this.#exceeded("wall_timeout"), limits.wallMs);
@@ -71,6 +78,7 @@ export class Monitor implements Disposable {
   finish(): UsageReport {
     this.#wallMs ??= performance.now() - this.#startedAt;
     this.#stop();
+    this.#samples = 0;
     this.#sample();
     return {
       wallMs: Math.round(this.#wallMs),
@@ -92,7 +100,7 @@ export class Monitor implements Disposable {
     const reading = this.#jail.cgroup?.read();
     const tree = reading === undefined ? sampleTree(this.#jail.initPid) : undefined;
     this.#cpuMs = Math.max(this.#cpuMs, this.#cpuTotal(reading, tree) - this.#cpuAtStart);
-    const disk = diskUse(this.#jail.root, this.#limits.diskMb * FILES_PER_MB);
+    const disk = this.#diskUse();
     this.#peakBytes = Math.max(
       this.#peakBytes,
       reading?.peakBytes ?? (tree?.residentBytes ?? 0) + disk.usedBytes,
@@ -116,6 +124,33 @@ export class Monitor implements Disposable {
     return this.#cpuMs > limits.cpuMs ? "cpu_timeout" : undefined;
   }
 
+  /** Fill of the jail's writable file systems; what cannot be read any more is left out. */
+  #diskUse(): { usedBytes: number; isFull: boolean } {
+    const { diskMb } = this.#limits;
+    let usedBytes = 0;
+    let isFull = this.#isWorkSourceFull();
+    for (const folder of this.#folders) {
+      try {
+        const { blocks, bfree, bsize, files, ffree } = statfsSync(join(this.#jail.root, folder));
+        usedBytes += (blocks - bfree) * bsize;
+        isFull ||= bfree === 0 || files - ffree > diskMb * FILES_PER_MB;
+      } catch {
+        // The jail is gone; what was seen before stands.
+      }
+    }
+    return { usedBytes, isFull };
+  }
+
+  /** A folder of this machine has no size of its own, so it is walked, and less often. */
+  #isWorkSourceFull(): boolean {
+    const { workSource } = this.#jail.policy;
+    const isDue = this.#samples % WALK_EVERY === 0;
+    this.#samples += 1;
+    if (workSource === undefined || !isDue) return false;
+    const limit = this.#limits.diskMb * MB;
+    return folderBytes(workSource, limit) > limit;
+  }
+
   #cpuTotal(reading: CgroupReading | undefined, tree = sampleTree(this.#jail.initPid)): number {
     return reading?.cpuMs ?? tree.cpuMs;
   }
@@ -127,20 +162,4 @@ export class Monitor implements Disposable {
     this.#wallMs = performance.now() - this.#startedAt;
     this.#onExceeded();
   }
-}
-
-/** Fill of the jail's writable file systems; nothing once the jail is gone. */
-function diskUse(root: string, maxFiles: number): { usedBytes: number; isFull: boolean } {
-  let usedBytes = 0;
-  let isFull = false;
-  for (const folder of TMPFS_FOLDERS) {
-    try {
-      const { blocks, bfree, bsize, files, ffree } = statfsSync(join(root, folder));
-      usedBytes += (blocks - bfree) * bsize;
-      isFull ||= bfree === 0 || files - ffree > maxFiles;
-    } catch {
-      // The jail is gone; what was seen before stands.
-    }
-  }
-  return { usedBytes, isFull };
 }

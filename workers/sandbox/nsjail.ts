@@ -15,13 +15,10 @@ const DEVICE_LINKS = { fd: "/proc/self/fd", stdin: "fd/0", stdout: "fd/1", stder
  * nsjail's own clock, limits and cgroups stay off: its clock counts whole seconds, and limits are
  * set and read back by the supervisor in the same way for every backend.
  */
-export function nsjailConfig(
-  policy: JailPolicy,
-  { architecture, hasChannel }: { architecture: Architecture; hasChannel: boolean },
-): string {
+export function nsjailConfig(policy: JailPolicy, architecture: Architecture): string {
   const passed: number[] = [FD.stdin, FD.stdout, FD.stderr];
-  if (hasChannel) passed.push(FD.request, FD.reply);
-  const init = ["-c", INIT_SCRIPT, "init", guestCommand(policy, hasChannel)];
+  if (policy.hasChannel === true) passed.push(FD.channel);
+  const init = ["-c", INIT_SCRIPT, "init", guestCommand(policy)];
   return [
     'mode: ONCE hostname: "sandbox" time_limit: 0 disable_rl: true nice_level: 0',
     "iface_no_lo: false keep_env: false mount_proc: true clone_newtime: false",
@@ -93,11 +90,12 @@ export function nsjailBackend(file: string, version: string, architecture: Archi
     version,
     wantsFilter: false,
     hasPidNamespace: true,
-    launch: (policy, hasChannel) => ({
+    notEnforced: [],
+    launch: (policy) => ({
       // Unlike bubblewrap it does not end with its parent by itself.
       file: "setpriv",
       args: ["--pdeathsig", "KILL", "--", file, "--config", `/proc/self/fd/${FD.args}`],
-      optionFile: nsjailConfig(policy, { architecture, hasChannel }),
+      optionFile: nsjailConfig(policy, architecture),
     }),
   };
 }

@@ -15,8 +15,11 @@ export type Mount =
   | { readonly kind: "tmpfs"; readonly target: string; readonly mode: string }
   | { readonly kind: "symlink"; readonly source: string; readonly target: string };
 
-/** Who the guest is: `setuid` drops from real root, `userns` maps the supervisor's own user. */
-export type Identity = "setuid" | "userns";
+/**
+ * Who the guest is: `setuid` drops from real root to nobody, `userns` maps the supervisor's own
+ * user to nobody, `same` is the supervisor's user unchanged.
+ */
+export type Identity = "setuid" | "userns" | "same";
 
 /** Where the guest starts and may write. */
 export const WORK_FOLDER = "/work";
@@ -34,6 +37,10 @@ export interface JailPolicy {
   readonly env: Readonly<Record<string, string>>;
   readonly limits: Limits;
   readonly identity: Identity;
+  /** A folder of this machine that is the guest's working folder; without it that one is private. */
+  readonly workSource?: string | undefined;
+  /** True where the guest gets a descriptor that leads to the supervisor. */
+  readonly hasChannel?: boolean;
   readonly argv: readonly string[];
 }
 
@@ -47,12 +54,11 @@ export const FD = {
   stderr: 5,
   args: 6,
   seccomp: 7,
-  request: 8,
-  reply: 9,
+  channel: 8,
 } as const;
 
-/** Descriptor of the guest that leads to the supervisor, for harnesses. */
-export const GUEST_CHANNEL = { request: 3, reply: 4 } as const;
+/** The guest's descriptor that leads to the supervisor, for harnesses. */
+export const GUEST_CHANNEL = 3;
 
 export function parentFolders(path: string): string[] {
   const segments = path.split("/").slice(1, -1);

@@ -1,13 +1,10 @@
 import { CjmError, type Call } from "cjm-substrate/worker";
 import type { StagedFile } from "./guest-files.ts";
 import { PROGRAMS, type Language } from "./languages.ts";
-import { WORK_FOLDER, type Mount } from "./policy.ts";
-import { identityHere } from "./probe.ts";
-import { runProgram, type Program, type RunContext } from "./run-program.ts";
+import { runProgram, type RunContext } from "./run-program.ts";
+import { openSite } from "./run-site.ts";
 import type { RunInput, RunOutput } from "./schemas.ts";
 import type { Workbench } from "./workbench.ts";
-
-const GUEST_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /** The action `run`. */
 export async function runAction(
@@ -15,15 +12,25 @@ export async function runAction(
   input: RunInput,
   call: Call,
 ): Promise<RunOutput> {
-  const engine = workbench.engine(input.isolation);
-  const program = await programOf(workbench, input);
-  const result = await runProgram(engine, program, contextOf(call));
-  call.usage({ jails: 1, cpu_ms: result.cpu_ms });
-  call.account("sandbox_run", { status: result.status, backend: result.isolation.backend });
+  const language = languageOf(input);
+  const words = wordsOf(language, input);
+  using site = await openSite(workbench, { ...input, language }, call.signal);
+  const program = {
+    policy: { ...site.policy, argv: [...site.interpreter, ...words] },
+    files: filesOf(language, input),
+    stdin: input.stdin ?? jsonText(input.input),
+    collect: input.collect,
+  };
+  const result = await runProgram(site.engine, program, contextOf(call));
+  accountFor(call, result);
   return result;
 }
 
-/** What a run needs from a call; output is reported live, last line first. */
+export function languageOf({ language }: Pick<RunInput, "language">): Language {
+  return language === "javascript" ? "node" : language;
+}
+
+/** What a run needs from a call; the last line printed is its progress. */
 export function contextOf(call: Call): RunContext {
   return {
     signal: call.signal,
@@ -35,50 +42,35 @@ export function contextOf(call: Call): RunContext {
   };
 }
 
-async function programOf(workbench: Workbench, input: RunInput): Promise<Program> {
-  const language: Language = input.language === "javascript" ? "node" : input.language;
-  const { argv, files, mounts } = await commandOf(workbench, language, input);
-  const inputText = input.input === undefined ? undefined : JSON.stringify(input.input);
-  if (inputText !== undefined) files.push({ name: "input.json", content: inputText });
-  return {
-    files,
-    stdin: input.stdin ?? inputText,
-    collect: input.collect,
-    policy: {
-      argv,
-      identity: identityHere(),
-      limits: workbench.limits(input.limits),
-      mounts: [...workbench.mounts(input.input_dirs), ...mounts],
-      env: { ...guestEnvironment(), ...input.env },
-    },
-  };
+export function accountFor(call: Call, { status, cpu_ms: cpuMs, isolation }: RunOutput): void {
+  call.usage({ jails: 1, cpu_ms: cpuMs });
+  call.account("sandbox_run", { status, backend: isolation.backend });
 }
 
-/** The environment of every guest; nothing of the worker's is in it. */
-export function guestEnvironment(): Record<string, string> {
-  return { PATH: GUEST_PATH, HOME: WORK_FOLDER, TMPDIR: "/tmp", LANG: "C.UTF-8" };
-}
-
-async function commandOf(
-  workbench: Workbench,
-  language: Language,
-  { code, argv = [], files }: RunInput,
-): Promise<{ argv: string[]; files: StagedFile[]; mounts: readonly Mount[] }> {
-  const staged = Object.entries(files).map(([name, content]) => ({ name, content }));
+function wordsOf(language: Language, { code, argv = [] }: RunInput): string[] {
   if (language === "command") {
-    if (code !== undefined || argv.length === 0) {
-      const message = 'language "command" takes argv and no code';
-      throw new CjmError("CAPABILITY_INPUT", message, { fieldsInvalid: ["argv", "code"] });
-    }
-    return { argv, files: staged, mounts: [] };
+    if (code === undefined && argv.length > 0) return argv;
+    throw new CjmError("CAPABILITY_INPUT", 'language "command" takes argv and no code', {
+      fieldsInvalid: ["argv", "code"],
+    });
   }
-  const interpreter = await workbench.interpreter(language);
-  if (code === undefined && argv.length === 0) {
-    const message = "Give code, or argv for the interpreter";
-    throw new CjmError("CAPABILITY_INPUT", message, { fieldsInvalid: ["code", "argv"] });
+  if (code !== undefined) return [...PROGRAMS[language].args, ...argv];
+  if (argv.length > 0) return argv;
+  throw new CjmError("CAPABILITY_INPUT", "Give code, or argv for the interpreter", {
+    fieldsInvalid: ["code", "argv"],
+  });
+}
+
+function filesOf(language: Language, { code, files, input }: RunInput): StagedFile[] {
+  const staged: StagedFile[] = Object.entries(files).map(([name, content]) => ({ name, content }));
+  const json = jsonText(input);
+  if (json !== undefined) staged.push({ name: "input.json", content: json });
+  if (code !== undefined && language !== "command") {
+    staged.push({ name: PROGRAMS[language].file, content: code });
   }
-  const program = PROGRAMS[language];
-  const words = code === undefined ? argv : [...program.args, ...argv];
-  if (code !== undefined) staged.push({ name: program.file, content: code });
-  return { argv: [interpreter.path, ...words], files: staged, mounts: interpreter.mounts };
+  return staged;
+}
+
+function jsonText(value: unknown): string | undefined {
+  return value === undefined ? undefined : JSON.stringify(value);
 }

@@ -107,6 +107,7 @@ export const isolationReportSchema = z.object({
   backend: z.enum(["nsjail", "bubblewrap", "none"]),
   version: z.string(),
   memory_enforced_by: z.enum(["cgroup", "sampled"]),
+  not_enforced: z.array(z.string()).describe("What this backend leaves open."),
 });
 
 /** How one jail ended. */
@@ -119,6 +120,8 @@ export const runOutputSchema = z.object({
   stderr: z.string(),
   stdout_base64: z.string().optional(),
   stderr_base64: z.string().optional(),
+  stdout_file: fileRefSchema.optional().describe("All that was kept, where it is long."),
+  stderr_file: fileRefSchema.optional(),
   stdout_truncated: z.boolean(),
   stderr_truncated: z.boolean(),
   wall_ms: z.number(),

@@ -19,7 +19,7 @@ export interface PipePair {
   readonly writeFd: number;
 }
 
-const PIPES_PER_SLOT = ["out", "err", "request", "reply"] as const;
+const PIPES_PER_SLOT = ["out", "err"] as const;
 type PipeName = (typeof PIPES_PER_SLOT)[number];
 
 /** Named pipes that one jail at a time uses. */

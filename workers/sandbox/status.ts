@@ -26,6 +26,8 @@ export interface Evidence {
   readonly firstLimit: LimitStatus | undefined;
   /** What the jail's first process learned from the kernel about the guest's end. */
   readonly end: GuestEnd | undefined;
+  /** Why the guest never started. */
+  readonly setupError?: string;
 }
 
 export interface GuestEnd {
@@ -42,7 +44,8 @@ const SIGSYS = 31;
  *
  * A limit's signal counts as evidence because the jail's filter refuses a guest that sends it.
  */
-export function decideStatus({ firstLimit, end }: Evidence): Status {
+export function decideStatus({ firstLimit, end, setupError }: Evidence): Status {
+  if (setupError !== undefined) return "setup_error";
   if (firstLimit !== undefined) return firstLimit;
   if (end === undefined) return "signal";
   if (end.signal === SIGSYS) return "seccomp";

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { CjmError } from "cjm-substrate/worker";
 import { findCgroupParent, sweepCgroups, type CgroupSearch } from "./cgroup.ts";
+import type { Backend } from "./backend.ts";
 import type { JailEngine } from "./jail.ts";
 import {
   findInterpreter,
@@ -9,16 +10,22 @@ import {
   type Language,
 } from "./languages.ts";
 import type { Limits, Mount } from "./policy.ts";
-import { probeBubblewrap, probeNsjail, type ProbeResult } from "./probe.ts";
+import { noIsolation } from "./none.ts";
+import { identityHere, probeBubblewrap, probeNsjail, type ProbeResult } from "./probe.ts";
 import { inputMount, systemMounts, writeEtc } from "./sandbox-root.ts";
 import type { IsolationChoice, LimitsInput } from "./schemas.ts";
 import { Scratch } from "./scratch.ts";
 import { assembleFilter, isArchitecture } from "./seccomp.ts";
 import { SYSCALL_RULES } from "./syscall-policy.ts";
+import { Workspaces } from "./work-folders.ts";
 
 export interface WorkbenchOptions {
   readonly interpreters: InterpreterPaths;
   readonly defaultLimits: LimitsInput;
+  /** Folders with packages for guests, shown read-only at their own paths. */
+  readonly packages?: Readonly<Record<"python" | "node", readonly string[]>>;
+  /** Where named workspaces are kept; without it they last as long as the workbench. */
+  readonly workspaceFolder?: string;
   /** A cgroup v2 folder that was delegated to us. */
   readonly cgroupParent?: string | undefined;
   /** False samples the tree even where a cgroup could be made. */
@@ -33,9 +40,11 @@ export class Workbench implements Disposable {
   readonly options: WorkbenchOptions;
   readonly cgroups: CgroupSearch;
   readonly probes: readonly ProbeResult[];
-  readonly #scratch: Scratch;
+  readonly scratch: Scratch;
+  readonly workspaces: Workspaces;
   readonly #filterPath: string | undefined;
   readonly #mounts: readonly Mount[];
+  #none: Promise<Backend> | undefined;
   readonly #interpreters = new Map<string, Promise<Interpreter>>();
 
   private constructor(
@@ -45,7 +54,11 @@ export class Workbench implements Disposable {
     this.options = options;
     this.cgroups = prepared.cgroups;
     this.probes = prepared.probes;
-    this.#scratch = prepared.scratch;
+    this.scratch = prepared.scratch;
+    this.workspaces = new Workspaces(
+      options.workspaceFolder ?? join(prepared.scratch.folder, "workspaces"),
+      identityHere(),
+    );
     this.#filterPath = prepared.filterPath;
     this.#mounts = prepared.mounts;
   }
@@ -70,18 +83,12 @@ export class Workbench implements Disposable {
    *
    * @throws {CjmError} `ISOLATION_UNAVAILABLE` with the reason of every backend that was tried.
    */
-  engine(choice: IsolationChoice): JailEngine {
+  async engine(choice: IsolationChoice): Promise<JailEngine> {
+    if (choice === "none") return this.#engineOf(await this.#noIsolation());
     const found = this.probes.find(
       ({ name, usable }) => usable && (choice === "auto" || choice === name),
     );
-    if (found?.backend !== undefined) {
-      return {
-        backend: found.backend,
-        cgroups: this.cgroups.parent,
-        scratch: this.#scratch,
-        filterPath: this.#filterPath,
-      };
-    }
+    if (found?.backend !== undefined) return this.#engineOf(found.backend);
     const reasons = this.probes
       .filter(({ name }) => choice === "auto" || choice === name)
       .map(({ name, reason }) => `${name}: ${reason}`);
@@ -89,6 +96,20 @@ export class Workbench implements Disposable {
       "ISOLATION_UNAVAILABLE",
       `No isolation for untrusted code. ${reasons.join("; ")}`,
     );
+  }
+
+  #engineOf(backend: Backend): JailEngine {
+    return {
+      backend,
+      cgroups: this.cgroups.parent,
+      scratch: this.scratch,
+      filterPath: this.#filterPath,
+    };
+  }
+
+  #noIsolation(): Promise<Backend> {
+    this.#none ??= noIsolation();
+    return this.#none;
   }
 
   /** The interpreter of a language, looked for once. */
@@ -121,7 +142,7 @@ export class Workbench implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#scratch[Symbol.dispose]();
+    this.scratch[Symbol.dispose]();
   }
 }
 

@@ -1,6 +1,7 @@
 import { sql, type Kysely } from "kysely";
 import type { Migration } from "kysely/migration";
 
+/** Columns that may be long come last: a filter on another one need not read past them. */
 const TABLES = [
   // Rows are never deleted, so the plain rowid grows for ever: AUTOINCREMENT would only add a write.
   sql`create table journal (
@@ -37,8 +38,6 @@ const TABLES = [
     action text,
     task_name text,
     method text,
-    kwargs text not null,
-    control text not null,
     priority integer not null,
     status text not null check (status in ('pending', 'running', 'completed', 'failed', 'cancelled')),
     submitted_at text not null,
@@ -53,9 +52,6 @@ const TABLES = [
     item_index integer,
     run_id text,
     actor text,
-    result text,
-    result_file text,
-    error text,
     block_reason text,
     cancel_requested_at text,
     cancel_phase text,
@@ -65,7 +61,12 @@ const TABLES = [
     vram_limit_mb real,
     progress real,
     status_message text,
-    worker_session_id text
+    worker_session_id text,
+    result_file text,
+    control text not null,
+    error text,
+    kwargs text not null,
+    result text
   )`,
   sql`create index job_composition on job (composition_id) where composition_id is not null`,
   // Keeps a start after a crash independent of how long the history is.
@@ -75,7 +76,6 @@ const TABLES = [
     seq integer primary key,
     id text not null unique,
     name text,
-    spec text not null,
     status text not null check (status in ('running', 'completed', 'failed', 'cancelled')),
     fail_fast integer not null,
     priority integer not null,
@@ -83,8 +83,10 @@ const TABLES = [
     actor text,
     cancel_requested integer not null default 0,
     submitted_at text not null,
-    completed_at text
+    completed_at text,
+    spec text not null
   )`,
+  sql`create index composition_unfinished on composition_run (status) where status = 'running'`,
   sql`create table node_run (
     composition_id text not null,
     node_id text not null,
@@ -92,11 +94,11 @@ const TABLES = [
     state text not null check
       (state in ('pending', 'running', 'completed', 'failed', 'cancelled', 'skipped')),
     job_id text,
-    result text,
+    skip_cause text check (skip_cause in ('when', 'upstream')),
     result_file text,
     error text,
-    skip_cause text check (skip_cause in ('when', 'upstream')),
     provenance text not null default '{}',
+    result text,
     primary key (composition_id, node_id, item_index)
   ) without rowid`,
   sql`create table for_each_items (

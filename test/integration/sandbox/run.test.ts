@@ -102,3 +102,113 @@ describe("run", () => {
     expect(results.map(({ stdout }) => stdout)).toEqual(["1\n", "2\n", "3\n", "4\n"]);
   });
 });
+
+describe("where a run happens", () => {
+  test("keeps a named workspace between runs and nothing else", async () => {
+    await bench.run({
+      code: "open('kept','w').write('1'); open('/tmp/gone','w')",
+      workspace: "w1",
+    });
+    const second = await bench.run({
+      code: "import os; print(open('kept').read(), os.path.exists('/tmp/gone'))",
+      workspace: "w1",
+    });
+    const other = await bench.run({ code: "import os; print(os.listdir('.'))", workspace: "w2" });
+    expect(second).toMatchObject({ status: "ok", stdout: "1 False\n" });
+    expect(other).toMatchObject({ status: "ok", stdout: "['main.py']\n" });
+  });
+
+  test("follows no link that an earlier run left in a workspace", async () => {
+    await bench.run({
+      code: "import os; os.symlink('/etc', 'd'); os.symlink('/etc/hostname', 'f')",
+      workspace: "w3",
+    });
+    const through = bench.run({ code: "1", workspace: "w3", files: { "d/evil": "x" } });
+    await expect(through).rejects.toMatchObject({ code: "CAPABILITY_INPUT" });
+    const over = bench.run({ code: "1", workspace: "w3", files: { f: "x" } });
+    await expect(over).rejects.toMatchObject({ code: "CAPABILITY_INPUT" });
+  });
+
+  test("limits what a workspace holds", async () => {
+    const result = await bench.run({
+      code: "import os\nfor i in range(40): open(f'f{i}', 'wb').write(os.urandom(1 << 20))",
+      workspace: "w4",
+      limits: { disk_mb: 8 },
+    });
+    expect(result.status).toBe("disk_limit");
+  });
+
+  test("shows input folders read-only", async () => {
+    const result = await bench.run({
+      language: "bash",
+      code: "cat /input/data/run.test.ts | head -c 6; touch /input/data/x 2>/dev/null || echo ' read-only'",
+      input_dirs: { data: import.meta.dirname },
+    });
+    expect(result).toMatchObject({ status: "ok", stdout: "import read-only\n" });
+  });
+
+  test("runs without isolation only when that is asked for by name, and says so", async () => {
+    const result = await bench.run({ code: "print(open('main.py').read())", isolation: "none" });
+    expect(result).toMatchObject({
+      status: "ok",
+      isolation: { backend: "none", not_enforced: ["files", "network", "system calls"] },
+    });
+  });
+
+  test("ends the whole tree of a run without isolation", async () => {
+    const result = await bench.run({
+      language: "bash",
+      code: "setsid sleep 61.5 & sleep 61.5",
+      isolation: "none",
+      limits: { wall_ms: 300 },
+    });
+    const left = await bench.run({
+      language: "bash",
+      code: "grep -al 61[.]5 /proc/[0-9]*/cmdline | wc -l",
+      isolation: "none",
+    });
+    expect(result.status).toBe("wall_timeout");
+    expect(left.stdout).toBe("0\n");
+  });
+
+  test("says that a program is not there, which exit code 127 does not", async () => {
+    const missing = await bench.run({ language: "command", argv: ["no-such-program"] });
+    const twin = await bench.run({ language: "bash", code: "no-such-program; exit 127" });
+    expect(missing).toMatchObject({
+      status: "setup_error",
+      message: 'there is no program "no-such-program" in the jail',
+      exit_code: null,
+      signal: null,
+    });
+    expect(twin).toMatchObject({ status: "nonzero", exit_code: 127 });
+  });
+
+  test("returns long output as a file beside its beginning", async () => {
+    const result = await bench.run({
+      code: "print('x' * 1000000)",
+      limits: { output_bytes: 2_000_000 },
+    });
+    expect(result.stdout).toHaveLength(262_144);
+    expect(result.stdout_file?.data.size).toBe(1_000_001);
+    expect(result).toMatchObject({ status: "ok", stdout_truncated: false });
+  });
+});
+
+describe("cancel", () => {
+  test("ends the jail's whole tree at once", async () => {
+    const controller = new AbortController();
+    const running = bench.run(
+      { language: "bash", code: "setsid sleep 62.5 & echo up; sleep 62.5" },
+      controller.signal,
+    );
+    await expect.poll(() => bench.progress.includes("stdout: up")).toBe(true);
+    controller.abort(new Error("stop"));
+    await expect(running).rejects.toThrow("stop");
+    const left = await bench.run({
+      language: "bash",
+      code: "grep -al 62[.]5 /proc/[0-9]*/cmdline | wc -l",
+      isolation: "none",
+    });
+    expect(left.stdout).toBe("0\n");
+  });
+});

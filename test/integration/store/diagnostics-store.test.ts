@@ -135,6 +135,15 @@ describe("diagnostics", () => {
     expect(await readFile(`${path}.old`, "utf8")).toContain("no database at all");
   });
 
+  test("in a damaged file are refused by name to a mere reader", async () => {
+    await writeFile(path, "no database at all ".repeat(400));
+    await using reader = DiagnosticsReader.open(path);
+    await expect(reader?.queryRecords()).rejects.toMatchObject({
+      code: "DATABASE_CORRUPT",
+      details: { path },
+    });
+  });
+
   test("appended after closing are counted as dropped", async () => {
     const store = await DiagnosticsStore.open(path);
     await store[Symbol.asyncDispose]();

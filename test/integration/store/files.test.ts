@@ -157,6 +157,8 @@ describe("secrets", () => {
     expect(redact("x secret-1-long y secret-1")).toBe("x [redacted] y [redacted]");
     expect(redact(JSON.stringify({ k: 'a"b\\c d$' }))).toBe('{"k":"[redacted]"}');
     expect(redact(`?k=${encodeURIComponent('a"b\\c d$')}`)).toBe("?k=[redacted]");
+    const pem = createRedactor(["-----BEGIN KEY-----\nMIIEvQIBADANBg\nshort\n"]);
+    expect(pem("line: MIIEvQIBADANBg, short")).toBe("line: [redacted], short");
     expect(createRedactor([])("nothing")).toBe("nothing");
   });
 });

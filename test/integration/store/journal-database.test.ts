@@ -208,6 +208,7 @@ describe("the tables", () => {
     ]);
     expect(await store.getJob("a")).toMatchObject(job);
     expect(await store.getComposition("c")).toEqual(composition);
+    expect(await store.unfinishedCompositions()).toEqual([composition]);
     expect(await store.nodeRuns("c")).toEqual([node]);
     expect(await store.nodesByHash("sha256:2")).toEqual([node]);
     expect(await store.nodesByHash("sha256:3")).toEqual([]);
@@ -228,6 +229,7 @@ describe("the tables", () => {
     expect(await store.listCompositions({ status: ["failed"] })).toMatchObject([
       { id: "c", cancelRequested: true },
     ]);
+    expect(await store.unfinishedCompositions()).toEqual([]);
     expect(await store.listProfiles()).toEqual([]);
     expect(await store.getInstanceConfig("i")).toBeUndefined();
     expect(await store.cacheEntry("k")).toBeUndefined();

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { request, type IncomingMessage, type RequestOptions } from "node:http";
 import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -25,19 +25,19 @@ export class TestHost implements AsyncDisposable {
   readonly frames: WorkerFrame[] = [];
   readonly stderr: string[] = [];
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+  readonly #folder = mkdtempSync(join(tmpdir(), "cjm-w-"));
   readonly #waiting = new Set<() => void>();
 
   constructor(fixture: string, { env = {}, hello = true }: StartOptions = {}) {
-    const folder = mkdtempSync(join(tmpdir(), "cjm-w-"));
     this.child = spawn(process.execPath, ["-C", "@cjm/source", fixturePath(fixture)], {
       cwd: ROOT,
       stdio: ["ignore", "pipe", "pipe", "pipe"],
       env: {
         PATH: process.env["PATH"],
-        CJM_LISTEN: `unix:${join(folder, "w.sock")}`,
+        CJM_LISTEN: `unix:${join(this.#folder, "w.sock")}`,
         CJM_CONTROL_FD: "3",
         CJM_PROTOCOL: "1",
-        CAPABILITY_DATA_DIR: folder,
+        CAPABILITY_DATA_DIR: this.#folder,
         ...env,
       },
     });
@@ -111,6 +111,7 @@ export class TestHost implements AsyncDisposable {
     this.control.destroy();
     this.child.kill("SIGKILL");
     await this.exited;
+    rmSync(this.#folder, { recursive: true, force: true });
   }
 }
 

@@ -7,6 +7,7 @@ import {
   compositionFileSchema,
   evaluateWhen,
   input,
+  parseComposition,
   parseCompositionFile,
   parseInputText,
   ref,
@@ -113,6 +114,12 @@ describe("a composition file", () => {
     ["a name that is no name", { nodes: { "a.b": { capability: "c" } } }],
   ])("that is %s is refused", (_what, content) => {
     expect(failure(content).fieldsInvalid.length).toBeGreaterThan(0);
+  });
+
+  test("keeps its meaning through JSON, as a stored run or another process gives it back", () => {
+    const spec = parseCompositionFile(parse(FILE));
+    expect(parseComposition(JSON.parse(JSON.stringify(spec)))).toEqual(spec);
+    expect(() => parseComposition({ ...spec, nodes: [{ id: "a" }] })).toThrow(/nodes.0.instance/u);
   });
 
   test("has a JSON Schema for editors", () => {

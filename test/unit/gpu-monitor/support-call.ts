@@ -7,7 +7,8 @@ export function bareCall<Config>(
   signal = new AbortController().signal,
 ): Call<Config> {
   const ignore = (): void => undefined;
-  return {
+  // Made apart from its type: a runtime may offer more than these tests need.
+  const call = {
     config,
     signal,
     envelope: envelopeSchema.parse({}),
@@ -18,7 +19,8 @@ export function bareCall<Config>(
     usage: ignore,
     account: ignore,
     memory: ignore,
-    heartbeat: (_message, work) => work(),
-    invoke: () => Promise.reject(new Error("a bare call has no other actions")),
+    heartbeat: <T>(_message: string, work: () => Promise<T>): Promise<T> => work(),
+    invoke: () => Promise.reject(new Error("this tool calls no other action")),
   };
+  return call;
 }

@@ -1,10 +1,10 @@
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, symlinkSync } from "node:fs";
-import { utimesSync, writeFileSync } from "node:fs";
+import { rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   cacheDirForConfig,
   dirRef,
@@ -20,6 +20,9 @@ const sha = (text: string): string => `sha256:${createHash("sha256").update(text
 let folder = "";
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "cjm-test-"));
+});
+afterEach(() => {
+  rmSync(folder, { recursive: true, force: true });
 });
 
 describe("a file reference", () => {

@@ -160,6 +160,24 @@ describe("life-cycle hooks", () => {
     });
   });
 
+  it("are told when nobody waits for them any more", async () => {
+    const waits = Promise.withResolvers<void>();
+    const worker = await startTool({
+      prefetch: ({ signal }) =>
+        new Promise((_, reject) => {
+          signal.addEventListener("abort", () => {
+            reject(new Error("left alone"));
+          });
+          waits.resolve();
+        }),
+    });
+    const connection = new AbortController();
+    const answer = worker.post("/prefetch", {}, connection.signal);
+    await waits.promise;
+    connection.abort();
+    expect(await answer).toMatchObject({ status: 500, body: { detail: "left alone" } });
+  });
+
   it("fail with detail and typed error", async () => {
     const prefetch = (): never => {
       throw new Error("CUDA error: out of memory");

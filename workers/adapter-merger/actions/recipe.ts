@@ -3,8 +3,9 @@ import type { MergeInput, MergeModelsInput } from "../schemas.ts";
 
 const DTYPES = { auto: "auto", float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
 
+/** What both kinds of merge can be told. */
 type Common = Pick<
-  MergeInput & MergeModelsInput,
+  MergeInput,
   | "compat"
   | "density"
   | "dtype"

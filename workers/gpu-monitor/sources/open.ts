@@ -1,5 +1,8 @@
 import { CjmError } from "cjm-substrate/worker";
 import type { MonitorConfig } from "../config.ts";
+import { AmdSource } from "./amd.ts";
+import { NvidiaSmiSource } from "./nvidia-smi.ts";
+import { NvmlSource } from "./nvml.ts";
 import { ScriptedSource } from "./scripted.ts";
 import { SystemSource, type DeviceSource, type OpenResult } from "./source.ts";
 
@@ -8,9 +11,9 @@ type Opener = (config: MonitorConfig) => Promise<OpenResult>;
 
 /** Best first: the driver's library, then its program, then the other vendor. */
 const DRIVERS: Readonly<Record<DriverName, Opener>> = {
-  nvml: () => Promise.resolve("nvml: not built in"),
-  "nvidia-smi": () => Promise.resolve("nvidia-smi: not built in"),
-  amd: () => Promise.resolve("amd: not built in"),
+  nvml: (config) => NvmlSource.open(config.nvml_library),
+  "nvidia-smi": (config) => NvidiaSmiSource.open(config.nvidia_smi),
+  amd: () => Promise.resolve(AmdSource.open()),
 };
 
 /**
