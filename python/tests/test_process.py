@@ -188,7 +188,7 @@ def test_a_stream_without_a_reader_ends_with_it(start: Any) -> None:
     with worker.connect() as connection:
         worker.send(connection, "/execute_stream", {"kwargs": {"action": "stubborn"}})
         assert connection.recv(1024).startswith(b"HTTP/1.1 200")
-    while worker.call("/cancel", {"job_id": None})[1]["cancelled"]:
+    while worker.call("/cancel", {"job_id": None})[1]["calls"]:
         pass
 
 

@@ -212,8 +212,8 @@ class Worker:
         body = _object(request.body)
         method, kwargs = self._choose(body)
         if method.streaming:
-            message = f"{method.name} streams; call it through /execute_stream"
-            raise CapabilityInputError(message, fields_invalid=["action"])
+            message = f"{method.name} streams; call /execute_stream"
+            raise CapabilityError(message, code="METHOD_NOT_SUPPORTED")
         call = self._begin(request, body, method.name)
 
         def run() -> Any:
@@ -342,7 +342,7 @@ class Worker:
     def _cancel(self, request: Request) -> Response:
         job = _object(request.body).get("job_id")
         count = self._cancel_where(lambda call: job is None or call.job_id == job, "by request")
-        return _json({"status": "cancelled", "cancelled": count})
+        return _json({"status": "cancelled", "calls": count})
 
     def _cancel_where(self, chosen: Callable[[Call], bool], reason: str) -> int:
         with self._lock:
