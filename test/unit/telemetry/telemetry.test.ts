@@ -138,6 +138,14 @@ describe("the rate", () => {
   });
 });
 
+test("a machine without a GPU is asked once a second, whatever runs", async () => {
+  await source.push({ type: "sample", source: "system", gpus: [] });
+  telemetry.startJob("j1", "sandbox", 200);
+  await clock.advance(1_000);
+  expect(source.openedHz).toEqual([1]);
+  expect((await telemetry.endJob("j1")).gpuPeakMb).toBeNull();
+});
+
 describe("the snapshot", () => {
   test("gives what admission needs: free, foreign, and what each instance holds", async () => {
     telemetry.trackInstance("inference", 100);
