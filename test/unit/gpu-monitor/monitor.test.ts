@@ -40,6 +40,18 @@ describe("Monitor", () => {
     expect(await Promise.all(owners)).toEqual([true, false, null]);
   });
 
+  test("ends its streams when it is disposed, after the reading that is under way", async () => {
+    const source = new QueuedSource([gpu()]);
+    const monitor = new Monitor(source, process.pid, new ManualClock());
+    const chunks = monitor.watch(10, new AbortController().signal);
+    expect(await chunks.next()).toMatchObject({ done: false });
+    const reading = monitor.sample();
+    await monitor[Symbol.asyncDispose]();
+    await reading;
+    expect(await chunks.next()).toMatchObject({ done: true });
+    expect(source.isClosed).toBe(true);
+  });
+
   test("passes a failure of the whole source on, and closes it", async () => {
     const source = new QueuedSource();
     {
