@@ -45,6 +45,7 @@ export const ERROR_CODES = {
   SECRET_INVALID: "user_input",
   SECRET_MISSING: "user_input",
   SETUP_REQUIRED: "user_input",
+  STORE_REJECTED: "fatal",
   VRAM_NEVER_FITS: "resource",
   WORKER_EXITED: "transient",
   WORKER_HANDSHAKE: "fatal",

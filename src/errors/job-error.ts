@@ -36,9 +36,14 @@ const TRANSIENT_ERRNO = new Set(["EPIPE", "ETIMEDOUT", "EAGAIN", "EINTR", "EBUSY
 const RESOURCE_ERRNO = new Set(["ENOSPC", "ENOMEM", "EDQUOT"]);
 const OUT_OF_MEMORY = /out of memory|heap limit|Array buffer allocation failed|std::bad_alloc/iu;
 
+/** What was thrown as an Error; anything else becomes the message of one. */
+export function toError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
+}
+
 /** Converts anything that was thrown into the form that is stored and sent. */
 export function toJobError(thrown: unknown, context: JobErrorContext = {}): JobError {
-  const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+  const error = toError(thrown);
   const { code, category } = classify(error);
   const policy = context.tracebackPolicy ?? "full";
   return compact({

@@ -8,7 +8,7 @@ import { createLogger } from "./logger.ts";
 
 /**
  * Loads the task adapters the host names, `module:exportName` each, separated by commas; modules
- * are found from the worker's own entry file.
+ * are found as `require` finds them from the worker's entry file.
  *
  * One that does not load is an error in the log and a 404 when it is called, not a dead worker.
  */

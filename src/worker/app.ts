@@ -15,7 +15,14 @@ import { configSchema, structuralSurface } from "./surface.ts";
 export type WorkerApp = Hono<WorkerBindings>;
 
 /** What a worker of this SDK can do beyond the original's. */
-export const FEATURES = ["cancel_by_job", "control_stream", "progress_by_job", "release"] as const;
+export const FEATURES = [
+  "cancel_by_job",
+  "control_frames",
+  "deadlines",
+  "release",
+  "streaming",
+  "tasks",
+] as const;
 
 /**
  * The whole HTTP surface of a worker, without a server: `app.request("/execute", …)` calls it in
@@ -70,16 +77,20 @@ function addIdentity(app: WorkerApp, runtime: WorkerRuntime): void {
 }
 
 function addLifeCycle(app: WorkerApp, runtime: WorkerRuntime): void {
+  const hookRequest = async (c: Context<WorkerBindings>): Promise<lifeCycle.HookRequest> => ({
+    body: await readJsonBody(c),
+    signal: c.req.raw.signal,
+  });
   app.post("/initialize", async (c) =>
-    c.json(await lifeCycle.initialize(runtime, await readJsonBody(c))),
+    c.json(await lifeCycle.initialize(runtime, await hookRequest(c))),
   );
   app.post("/reconfigure", async (c) =>
-    c.json(await lifeCycle.reconfigure(runtime, await readJsonBody(c))),
+    c.json(await lifeCycle.reconfigure(runtime, await hookRequest(c))),
   );
+  app.post("/prefetch", async (c) => c.json(await lifeCycle.prefetch(runtime, c.req.raw.signal)));
   app.post("/release", async (c) =>
     c.json(await lifeCycle.release(runtime, await readJsonBody(c))),
   );
-  app.post("/prefetch", async (c) => c.json(await lifeCycle.prefetch(runtime)));
   app.post("/on_enable", async (c) => c.json(await lifeCycle.enable(runtime)));
   app.post("/on_disable", async (c) => c.json(await lifeCycle.disable(runtime)));
   app.post("/cleanup", async (c) => c.json(await lifeCycle.cleanup(runtime)));

@@ -4,7 +4,7 @@ import { CjmError } from "../errors/index.ts";
 import { BodyScanner } from "../protocol/body-scanner.ts";
 import { BODY_LIMITS } from "../protocol/limits.ts";
 
-/** In process (`app.request()`) there is no Node request behind the web one. */
+/** In process (`app.request()`) there are no bindings, as no Node request is behind the web one. */
 export interface WorkerBindings {
   Bindings: Partial<HttpBindings>;
 }
@@ -36,7 +36,8 @@ export async function readJsonBody(c: Context<WorkerBindings>): Promise<unknown>
 }
 
 function bodyOf(c: Context<WorkerBindings>): AsyncIterable<Uint8Array> {
-  const { incoming } = c.env;
+  const env: Partial<HttpBindings> | undefined = c.env;
+  const incoming = env?.incoming;
   // Straight from the socket: a web stream around every body costs more than the call itself. It
   // stays open where the scan stops early, so that the refusal can still be sent.
   if (incoming !== undefined) return incoming.iterator({ destroyOnReturn: false });

@@ -47,7 +47,7 @@ export async function task(c: CallContext, runtime: WorkerRuntime): Promise<Resp
   const name = `${request.task}.${request.method}`;
   return answer(c, runtime, {
     call,
-    run: () => runtime.runTask(call, { name, method, input: request.kwargs }),
+    run: () => runtime.runUnary(call, { name, action: method, input: request.kwargs }),
     account,
   });
 }
@@ -66,13 +66,13 @@ async function answer(
   try {
     const text = jsonText(await run());
     account?.();
+    await runtime.end(call);
     return c.body(text, 200, JSON_HEADERS);
   } catch (error) {
     const { status, body } = toFailure(error, { capabilityName: runtime.capability.name, call });
     account?.(body._job_error.category);
+    await runtime.end(call);
     return c.json(body, status);
-  } finally {
-    runtime.end(call);
   }
 }
 
@@ -90,7 +90,7 @@ export async function executeStream(c: CallContext, runtime: WorkerRuntime): Pro
     const stream = chunkStream(runtime, call, chunks);
     return c.body(stream, 200, { "content-type": "application/x-ndjson" });
   } catch (error) {
-    runtime.end(call);
+    await runtime.end(call);
     throw error;
   }
 }
@@ -101,5 +101,5 @@ export async function cancel(c: CallContext, runtime: WorkerRuntime): Promise<Re
     await readJsonBody(c),
     (wire) => wire.cancelRequestSchema,
   );
-  return c.json({ status: "cancelled", cancelled: runtime.cancel(job_id) });
+  return c.json({ status: "cancelled", calls: runtime.cancel(job_id) });
 }

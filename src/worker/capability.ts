@@ -11,31 +11,37 @@ export interface WorkerContext {
   readonly log: WorkerLogger;
   /** Folder of this capability, kept between runs; the host creates it. */
   readonly dataFolder: string;
+  /** Aborted when nobody waits any more: by a cancel, a deadline, or a closed connection. */
+  readonly signal: AbortSignal;
   /**
    * Reports a fraction from 0 to 1, or -1 where the amount of work is unknown. At most ten frames a
    * second reach the host, the last one always; it keeps the host's stall detector quiet.
    */
-  progress(fraction: number, message?: string): void;
+  readonly progress: (fraction: number, message?: string) => void;
   /** Repeats `message` with the elapsed seconds twice a second while `work` runs. */
-  heartbeat<T>(message: string, work: () => Promise<T>): Promise<T>;
+  readonly heartbeat: <T>(message: string, work: () => Promise<T>) => Promise<T>;
 }
 
-/** One running call. */
+/** Largest use of memory that the tool's own allocator knows of. */
+export interface MemoryPeak {
+  readonly gpuPeakMb?: number;
+  readonly hostPeakMb?: number;
+}
+
+/** One running call; its functions may be taken out of it. */
 export interface Call<Config = unknown> extends WorkerContext {
   readonly config: Config;
   readonly envelope: Envelope;
-  /** Aborted by a cancel of this call, by its deadline, or when the host closes the connection. */
-  readonly signal: AbortSignal;
   /** Folder for files this call returns by reference; made on first use outside a host. */
   readonly outputFolder: string;
   /** Adds to the measured usage of this call; units are summed and never interpreted. */
-  usage(units: Readonly<Record<string, number>>): void;
+  readonly usage: (units: Readonly<Record<string, number>>) => void;
   /** Adds a row to the journal: references and hashes, never content. */
-  account(eventType: string, payload?: Readonly<Record<string, unknown>>): void;
+  readonly account: (eventType: string, payload?: Readonly<Record<string, unknown>>) => void;
   /** Reports the tool's own allocator peak, where it knows one. */
-  memory(peak: { readonly gpuPeakMb?: number; readonly hostPeakMb?: number }): void;
+  readonly memory: (peak: MemoryPeak) => void;
   /** Runs another action of this tool, one that answers once, inside this call. */
-  invoke(action: string, input: unknown): Promise<unknown>;
+  readonly invoke: (action: string, input: unknown) => Promise<unknown>;
 }
 
 interface ActionCommon {
@@ -76,7 +82,10 @@ export type Action<Config = never> =
 /** A method of a task adapter: answers once; `call.invoke` reaches the tool's own actions. */
 export type TaskMethod = UnaryAction<never, z.ZodType, z.ZodType>;
 
-/** Names the type of one action, so that its handler's parameters are inferred. */
+/**
+ * Names the type of one action, so that its handler's input and output are inferred. Write
+ * `call: Call<z.output<typeof config>>` for a typed `call.config`.
+ */
 export function defineAction<Input extends z.ZodType, Output extends z.ZodType, Config = unknown>(
   action: UnaryAction<Config, Input, Output>,
 ): UnaryAction<Config, Input, Output>;

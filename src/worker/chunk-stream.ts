@@ -32,7 +32,7 @@ export function chunkStream(
         } catch (error) {
           controller.enqueue(encoder.encode(lastLine(error)));
         }
-        runtime.end(call);
+        await runtime.end(call);
         controller.close();
       },
       async cancel() {
@@ -42,7 +42,7 @@ export function chunkStream(
         } catch (error) {
           runtime.log.debug("ending an abandoned stream failed", error);
         } finally {
-          runtime.end(call);
+          await runtime.end(call);
         }
       },
     },

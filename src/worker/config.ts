@@ -16,17 +16,18 @@ export async function parseConfig(
   return isRecord(parsed) ? parsed : {};
 }
 
-/** The reload triggers of the fields that differ, each once, in the order of the fields. */
-export function changedTriggers(
+/** The fields that differ, and their reload triggers, each once, in the order of the fields. */
+export function configChange(
   schema: z.ZodObject,
   before: Readonly<Record<string, unknown>>,
   after: Readonly<Record<string, unknown>>,
-): string[] {
-  const triggers = fieldsOf(schema)
-    .filter(([name]) => !isDeepStrictEqual(before[name], after[name]))
-    .map(([, field]) => reloadTrigger(field))
-    .filter((trigger) => trigger !== undefined);
-  return [...new Set(triggers)];
+): { readonly changed: readonly string[]; readonly triggers: readonly string[] } {
+  const fields = fieldsOf(schema).filter(([name]) => !isDeepStrictEqual(before[name], after[name]));
+  const triggers = fields.map(([, field]) => reloadTrigger(field));
+  return {
+    changed: fields.map(([name]) => name),
+    triggers: [...new Set(triggers.filter((trigger) => trigger !== undefined))],
+  };
 }
 
 function fieldsOf({ shape }: z.ZodObject): [string, z.core.$ZodType][] {

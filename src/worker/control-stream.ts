@@ -7,6 +7,8 @@ import { frameLine } from "./frame-line.ts";
 /** Where the frames of a worker go. */
 export interface FrameSink {
   send(frame: WorkerFrameInput): void;
+  /** Resolves when everything sent so far is out of this process. */
+  flush?(): Promise<void>;
 }
 
 /** Log frames that may wait for a host that does not read; beyond it they are counted. */
@@ -69,6 +71,18 @@ export class ControlStream implements FrameSink {
       return;
     }
     this.#socket.write(line);
+  }
+
+  /** At once, unless the host has not read for a while; then not for long. */
+  async flush(): Promise<void> {
+    if (this.#ending || this.#socket.writableLength === 0) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, FLUSH_TIMEOUT_MS);
+    this.#socket.write("", () => {
+      resolve();
+    });
+    await promise;
+    clearTimeout(timer);
   }
 
   #reportDropped(): void {

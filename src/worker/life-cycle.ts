@@ -1,33 +1,53 @@
 import { compact } from "../util/compact.ts";
-import { changedTriggers, parseConfig } from "./config.ts";
+import { configChange, parseConfig } from "./config.ts";
 import { parseRequest } from "./requests.ts";
 import type { WorkerRuntime } from "./runtime.ts";
 
 /** The answer of a life-cycle endpoint. */
 export type StatusReply = { readonly status: string } & Readonly<Record<string, unknown>>;
 
+/** A request to a hook that may take long; `signal` is the life of its connection. */
+export interface HookRequest {
+  readonly body: unknown;
+  readonly signal: AbortSignal;
+}
+
 const NOT_SUPPORTED: StatusReply = { status: "not_supported" };
 
-export async function initialize(runtime: WorkerRuntime, body: unknown): Promise<StatusReply> {
+export async function initialize(
+  runtime: WorkerRuntime,
+  { body, signal }: HookRequest,
+): Promise<StatusReply> {
   const config = await parseConfig(runtime.capability, body);
-  await apply(runtime, config);
+  await apply(runtime, config, signal);
   return { status: "ok" };
 }
 
 /** Fires the releases of the fields that changed, then applies the new config. */
-export async function reconfigure(runtime: WorkerRuntime, body: unknown): Promise<StatusReply> {
+export async function reconfigure(
+  runtime: WorkerRuntime,
+  { body, signal }: HookRequest,
+): Promise<StatusReply> {
   const { capability } = runtime;
   const request = await parseRequest("/reconfigure", body, (wire) => wire.reconfigureRequestSchema);
   const config = await parseConfig(capability, request.new_config);
-  const triggers = changedTriggers(capability.config, runtime.config ?? request.old_config, config);
+  const { changed, triggers } = configChange(
+    capability.config,
+    runtime.config ?? request.old_config,
+    config,
+  );
   for (const trigger of triggers) await capability.release?.[trigger]?.();
-  await apply(runtime, config);
-  return { status: "reconfigured", released: triggers };
+  await apply(runtime, config, signal);
+  return { status: "reconfigured", changed, released: triggers };
 }
 
-async function apply(runtime: WorkerRuntime, config: Record<string, unknown>): Promise<void> {
+async function apply(
+  runtime: WorkerRuntime,
+  config: Record<string, unknown>,
+  signal: AbortSignal,
+): Promise<void> {
   try {
-    await runtime.capability.initialize?.(config, runtime.hookContext());
+    await runtime.capability.initialize?.(config, runtime.hookContext(signal));
   } finally {
     runtime.progress.finish(undefined);
   }
@@ -35,11 +55,11 @@ async function apply(runtime: WorkerRuntime, config: Record<string, unknown>): P
   runtime.cleaning = undefined;
 }
 
-export async function prefetch(runtime: WorkerRuntime): Promise<StatusReply> {
+export async function prefetch(runtime: WorkerRuntime, signal: AbortSignal): Promise<StatusReply> {
   const { capability } = runtime;
   if (capability.prefetch === undefined) return NOT_SUPPORTED;
   try {
-    await capability.prefetch(runtime.hookContext());
+    await capability.prefetch(runtime.hookContext(signal));
   } finally {
     runtime.progress.finish(undefined);
   }

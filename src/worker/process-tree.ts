@@ -21,7 +21,7 @@ export interface TreeStats {
 /** Linux reports times in ticks of 1/100 s and memory in pages on every machine it runs Node on. */
 const TICKS_PER_SECOND = 100;
 const PAGE_BYTES = 4096;
-const MIB = 1024 * 1024;
+const MB = 1_000_000;
 const PS_ARGUMENTS = ["-axo", "pid=,ppid=,time=,rss="];
 
 let previous: { readonly at: number; readonly cpuSeconds: number } | undefined;
@@ -99,7 +99,7 @@ function parseStat(stat: string): ProcessRow | undefined {
     pid: Number.parseInt(stat, 10),
     ppid,
     cpuSeconds: (userTicks + systemTicks) / TICKS_PER_SECOND,
-    rssMb: (pages * PAGE_BYTES) / MIB,
+    rssMb: (pages * PAGE_BYTES) / MB,
   };
 }
 
@@ -130,7 +130,7 @@ function readPs(output: string): ProcessRow[] {
       pid: Number(pid),
       ppid: Number(ppid),
       cpuSeconds: parseClock(time),
-      rssMb: Number(rssKib) / 1024,
+      rssMb: (Number(rssKib) * 1024) / MB,
     }));
 }
 

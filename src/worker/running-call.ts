@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { CjmError } from "../errors/index.ts";
 import type { Envelope } from "../protocol/index.ts";
 import { compact } from "../util/compact.ts";
-import type { Call, WorkerLogger } from "./capability.ts";
+import type { Call, MemoryPeak, WorkerLogger } from "./capability.ts";
 import type { FrameSink } from "./control-stream.ts";
 import { beat } from "./heartbeat.ts";
 import type { ProgressReports } from "./progress.ts";
@@ -13,9 +13,11 @@ import type { ProgressReports } from "./progress.ts";
 export interface CallHost {
   readonly sink: FrameSink;
   readonly progress: ProgressReports;
-  readonly dataFolder: string;
+  /** Sums over all calls of the worker. */
+  readonly usage: Record<string, number>;
   readonly config: unknown;
-  readonly log: WorkerLogger;
+  dataFolder(): string;
+  createLog(jobId: string | undefined): WorkerLogger;
   invoke(call: RunningCall, action: string, input: unknown): Promise<unknown>;
 }
 
@@ -26,23 +28,21 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 export class RunningCall implements Call {
   readonly envelope: Envelope;
   readonly config: unknown;
-  readonly dataFolder: string;
   readonly log: WorkerLogger;
   readonly jobId: string | undefined;
   readonly #host: CallHost;
   readonly #controller = new AbortController();
-  readonly #usage: Record<string, number> = {};
   readonly #deadline: NodeJS.Timeout | undefined;
   #outputFolder: string | undefined;
   #progress = -1;
+  #isOver = false;
 
   constructor(host: CallHost, envelope: Envelope) {
     this.#host = host;
     this.envelope = envelope;
     this.config = host.config;
-    this.dataFolder = host.dataFolder;
-    this.log = host.log;
     this.jobId = envelope.job_id ?? undefined;
+    this.log = host.createLog(this.jobId);
     this.#outputFolder = envelope.output_folder ?? undefined;
     const deadlineMs = envelope.deadline_ms ?? Infinity;
     if (deadlineMs <= MAX_TIMER_MS) {
@@ -56,39 +56,39 @@ export class RunningCall implements Call {
     return this.#controller.signal;
   }
 
+  get dataFolder(): string {
+    return this.#host.dataFolder();
+  }
+
   get outputFolder(): string {
     this.#outputFolder ??= mkdtempSync(join(tmpdir(), "cjm-output-"));
     return this.#outputFolder;
-  }
-
-  /** Sums of what this call used so far. */
-  get usageTotals(): Readonly<Record<string, number>> {
-    return this.#usage;
   }
 
   abort(reason: CjmError): void {
     this.#controller.abort(reason);
   }
 
-  progress(fraction: number, message = ""): void {
+  readonly progress = (fraction: number, message = ""): void => {
     this.#progress = fraction;
-    this.#host.progress.report(this.jobId, fraction, message);
-  }
+    this.#report(message);
+  };
 
-  usage(units: Readonly<Record<string, number>>): void {
+  readonly usage = (units: Readonly<Record<string, number>>): void => {
+    const totals = this.#host.usage;
     for (const [unit, amount] of Object.entries(units)) {
-      this.#usage[unit] = (this.#usage[unit] ?? 0) + amount;
+      totals[unit] = (totals[unit] ?? 0) + amount;
     }
     this.#host.sink.send(compact({ type: "usage" as const, job_id: this.jobId, units }));
-  }
+  };
 
-  account(eventType: string, payload: Readonly<Record<string, unknown>> = {}): void {
+  readonly account = (eventType: string, payload: Readonly<Record<string, unknown>> = {}): void => {
     this.#host.sink.send(
       compact({ type: "account" as const, job_id: this.jobId, event_type: eventType, payload }),
     );
-  }
+  };
 
-  memory(peak: { readonly gpuPeakMb?: number; readonly hostPeakMb?: number }): void {
+  readonly memory = (peak: MemoryPeak): void => {
     this.#host.sink.send(
       compact({
         type: "memory" as const,
@@ -97,20 +97,26 @@ export class RunningCall implements Call {
         host_peak_mb: peak.hostPeakMb,
       }),
     );
-  }
+  };
 
-  heartbeat<T>(message: string, work: () => Promise<T>): Promise<T> {
+  readonly heartbeat = <T>(message: string, work: () => Promise<T>): Promise<T> => {
     return beat(work, (elapsed) => {
-      this.#host.progress.report(this.jobId, this.#progress, `${message} (${elapsed} s)`);
+      this.#report(`${message} (${elapsed} s)`);
     });
-  }
+  };
 
-  invoke(action: string, input: unknown): Promise<unknown> {
+  readonly invoke = (action: string, input: unknown): Promise<unknown> => {
     return this.#host.invoke(this, action, input);
+  };
+
+  /** What the tool still does behind a call that is over makes no progress of it. */
+  #report(message: string): void {
+    if (!this.#isOver) this.#host.progress.report(this.jobId, this.#progress, message);
   }
 
-  /** Ends the timer; nothing aborts a call that is over. */
+  /** Ends the call: no deadline passes any more. */
   [Symbol.dispose](): void {
+    this.#isOver = true;
     clearTimeout(this.#deadline);
   }
 }

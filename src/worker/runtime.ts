@@ -44,27 +44,29 @@ export class WorkerRuntime {
   readonly log: WorkerLogger;
   readonly #tasks: ReadonlyMap<string, TaskAdapter>;
   readonly #calls = new Set<RunningCall>();
+  readonly #logLevel: LogLevel;
   #dataFolder: string | undefined;
   /** The config in force; undefined until initialized. */
   config: Readonly<Record<string, unknown>> | undefined;
   /** The cleanup hook, from its start until the next config is applied. */
   cleaning: Promise<void> | undefined;
-  /** What the latest call that reported any used. */
-  usage: Readonly<Record<string, number>> = {};
+  /** What all calls used so far. */
+  readonly usage: Record<string, number> = {};
 
   constructor(capability: Capability, options: RuntimeOptions = {}) {
     this.capability = capability;
     this.sink = options.sink ?? { send: () => undefined };
     this.progress = new ProgressReports(this.sink);
-    this.log = createLogger({
-      sink: this.sink,
-      name: capability.name,
-      level: options.logLevel ?? "info",
-      jobId: () => currentCall()?.envelope.job_id ?? undefined,
-    });
+    this.#logLevel = options.logLevel ?? "info";
+    this.log = this.#createLog(() => currentCall()?.envelope.job_id ?? undefined);
     this.#dataFolder = options.dataFolder;
     const adapters = [...(capability.tasks ?? []), ...(options.adapters ?? [])];
     this.#tasks = new Map(adapters.map((adapter) => [adapter.task, adapter]));
+  }
+
+  #createLog(jobId: () => string | undefined): WorkerLogger {
+    const { sink, capability } = this;
+    return createLogger({ sink, name: capability.name, level: this.#logLevel, jobId });
   }
 
   get dataFolder(): string {
@@ -72,18 +74,18 @@ export class WorkerRuntime {
     return this.#dataFolder;
   }
 
-  get tasks(): ReadonlyMap<string, TaskAdapter> {
-    return this.#tasks;
-  }
-
   /** What a hook of the life cycle gets; `progress` of it belongs to no job. */
-  hookContext(): WorkerContext {
+  hookContext(signal: AbortSignal): WorkerContext {
     const report = (fraction: number, message = ""): void => {
       this.progress.report(undefined, fraction, message);
     };
+    const dataFolder = (): string => this.dataFolder;
     return {
       log: this.log,
-      dataFolder: this.dataFolder,
+      get dataFolder() {
+        return dataFolder();
+      },
+      signal,
       progress: report,
       heartbeat: (message, work) =>
         beat(work, (elapsed) => {
@@ -105,10 +107,11 @@ export class WorkerRuntime {
     const call = new RunningCall(
       {
         sink: this.sink,
+        usage: this.usage,
         progress: this.progress,
-        dataFolder: this.dataFolder,
+        dataFolder: () => this.dataFolder,
         config: this.config,
-        log: this.log,
+        createLog: (jobId) => this.#createLog(() => jobId),
         invoke: (running, action, input) => this.#invoke(running, action, input),
       },
       envelope,
@@ -122,11 +125,12 @@ export class WorkerRuntime {
     return call;
   }
 
-  end(call: RunningCall): void {
+  /** Ends a call; what it reported reaches the host before its answer does. */
+  async end(call: RunningCall): Promise<void> {
     call[Symbol.dispose]();
     this.#calls.delete(call);
     this.progress.finish(call.jobId);
-    if (Object.keys(call.usageTotals).length > 0) this.usage = call.usageTotals;
+    await this.sink.flush?.();
   }
 
   /** Aborts the call of one job, or all; returns how many. */
@@ -141,14 +145,13 @@ export class WorkerRuntime {
   /** Runs an action that answers once: input and output are held to their schemas. */
   async run(call: RunningCall, { name, action, input }: SelectedAction): Promise<unknown> {
     if (action.streaming === true) {
-      throw new CjmError("CAPABILITY_INPUT", `${name} streams: call it through /execute_stream`, {
-        fieldsInvalid: ["action"],
-      });
+      throw new CjmError("METHOD_NOT_SUPPORTED", `${name} streams: call /execute_stream`);
     }
-    return this.#runUnary(call, { name, action, input });
+    return this.runUnary(call, { name, action, input });
   }
 
-  async #runUnary(
+  /** Runs what answers once: an action, or a method of a task adapter. */
+  async runUnary(
     call: RunningCall,
     { name, action, input }: { name: string; action: AnyUnary; input: unknown },
   ): Promise<unknown> {
@@ -161,7 +164,7 @@ export class WorkerRuntime {
   async #invoke(call: RunningCall, name: string, input: unknown): Promise<unknown> {
     const action = findAction(this.capability, name);
     if (action.streaming === true) throw new TypeError(`invoke cannot run ${name}: it streams`);
-    return this.#runUnary(call, { name, action, input });
+    return this.runUnary(call, { name, action, input });
   }
 
   /**
@@ -204,12 +207,5 @@ export class WorkerRuntime {
       `${this.capability.name} has no task method ${task}.${method}`,
       { fieldsInvalid: [this.#tasks.has(task) ? "method" : "task"] },
     );
-  }
-
-  async runTask(
-    call: RunningCall,
-    { name, method, input }: { name: string; method: AnyUnary; input: unknown },
-  ): Promise<unknown> {
-    return this.#runUnary(call, { name, action: method, input });
   }
 }

@@ -39,7 +39,7 @@ export function structuralSurface(capability: Capability): StructuralSurface {
   const all = [...methods, ...monitor.map((name) => ({ name, signature: "()", params: [] }))];
   return {
     methods: all.sort((a, b) => (a.name < b.name ? -1 : 1)),
-    properties: ["name", "version"],
+    properties: [],
     attributes: {},
   };
 }

@@ -55,6 +55,7 @@ export class Bench implements Disposable {
       account: ignore,
       memory: ignore,
       heartbeat: (_message, work) => work(),
+      invoke: () => Promise.reject(new Error("a bare call has no other actions")),
     };
   }
 

@@ -1,0 +1,10 @@
+export { checkKwargs, findAction } from "./call-check.ts";
+export { CapabilityExecutor } from "./executor.ts";
+export type { ExecutorFolders, JobMeter } from "./executor.ts";
+export { CapabilityInstance } from "./instance.ts";
+export type { InstanceSpec, ReadyWorker } from "./instance.ts";
+export { CapabilityManager } from "./manager.ts";
+export type { LoadRequest, ManagerOptions } from "./manager.ts";
+export type { InstanceLimits, InstanceServices } from "./services.ts";
+export { resolveWorkerEnv, WORKER_ENV_PLACEHOLDERS } from "./worker-env.ts";
+export type { WorkerEnvPlaceholders } from "./worker-env.ts";

@@ -1,0 +1,55 @@
+export {
+  evaluateWhen,
+  resolveForEach,
+  resolveKwargs,
+  scopeOf,
+  valueAt,
+  type BindingScope,
+  type Upstream,
+} from "./binding.ts";
+export { composition, type CompositionOptions, type NodeSpec } from "./builder.ts";
+export { compositionFileSchema, parseCompositionFile } from "./file.ts";
+export {
+  cancelPendingItems,
+  expandForEach,
+  MAX_ITEMS,
+  pendingItemIndexes,
+  recordItemResult,
+  recordItemStarted,
+  type ItemAddress,
+  type ItemAdvance,
+  type RestoredItem,
+} from "./for-each.ts";
+export { dependencies, findCycle, type Dependencies } from "./graph.ts";
+export { invalidComposition } from "./issues.ts";
+export { bindInputs, inputProblem, parseInputText } from "./inputs.ts";
+export {
+  findRefs,
+  input,
+  isRef,
+  item,
+  itemIndex,
+  parseRef,
+  ref,
+  type FoundRef,
+  type RefOptions,
+  type RefTarget,
+} from "./refs.ts";
+export {
+  allTerminal,
+  cancelPending,
+  deriveTerminalStatus,
+  newRun,
+  readyNodes,
+  recordResult,
+  recordSkipped,
+  recordStarted,
+  requireNode,
+  restoreRun,
+  resultsByNode,
+  type RestoredNode,
+} from "./run.ts";
+export { checkAgainstSchema, type SchemaIssue } from "./schema-check.ts";
+export type * from "./types.ts";
+export { INPUT_TYPES, NODE_STATES } from "./types.ts";
+export { findCompositionIssues, validateComposition } from "./validate.ts";

@@ -1,0 +1,125 @@
+import { statfsSync } from "node:fs";
+import { freemem } from "node:os";
+import type { CapabilityManager, JobMeter } from "../capability/index.ts";
+import type { ExecutionOutcome, ResourceProbe, ResourceSnapshot } from "../queue/index.ts";
+import { type GpuSource, Telemetry } from "../telemetry/index.ts";
+
+/** How often admission looks again for what changed outside. */
+const REFRESH_MS = 1_000;
+const MIB = 1024 * 1024;
+
+/**
+ * Connects the telemetry to the queue and to the executor: what the machine has, and what each job
+ * used of it.
+ */
+export class MeasuredResources implements ResourceProbe, JobMeter, AsyncDisposable {
+  readonly #telemetry: Telemetry;
+  readonly #dataDir: string;
+  readonly #listeners = new Set<() => void>();
+  readonly #untrack: () => void;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(
+    manager: CapabilityManager,
+    options: { readonly dataDir: string; readonly monitor: string | undefined },
+  ) {
+    this.#dataDir = options.dataDir;
+    this.#telemetry = new Telemetry(
+      options.monitor === undefined ? {} : { source: monitorSource(manager, options.monitor) },
+    );
+    this.#untrack = manager.onInstanceChange((instance) => {
+      const { pid } = instance;
+      if (pid === null) this.#telemetry.untrackInstance(instance.spec.instanceId);
+      else this.#telemetry.trackInstance(instance.spec.instanceId, pid);
+    });
+  }
+
+  /** Begins to sample; call it when the monitor is loaded. */
+  start(): void {
+    this.#telemetry.start();
+    this.#telemetry.subscribe((notice) => {
+      if (notice.type !== "gpu_sample") this.#announce();
+    });
+    this.#timer = setInterval(() => {
+      this.#announce();
+    }, REFRESH_MS);
+    this.#timer.unref();
+  }
+
+  snapshot(): ResourceSnapshot {
+    const { gpus, instances, ram, isLive } = this.#telemetry.snapshot();
+    return {
+      gpus: isLive ? gpus.flatMap(known) : null,
+      gpuModel: gpus[0]?.name ?? null,
+      ramFreeMb: Math.min(ram.availableMb, freemem() / MIB),
+      diskFreeMb: freeDiskMb(this.#dataDir),
+      instances: instances.map(({ instanceId, hostMb }) => ({
+        instanceId,
+        vramMb: gpus.reduce((sum, gpu) => sum + (gpu.instances[instanceId]?.mb ?? 0), 0),
+        ramMb: hostMb ?? 0,
+      })),
+    };
+  }
+
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  begin(jobId: string, instanceId: string, pid: number): void {
+    this.#telemetry.startJob(jobId, instanceId, pid);
+  }
+
+  async end(jobId: string): Promise<ExecutionOutcome["peaks"]> {
+    const measured = await this.#telemetry.endJob(jobId);
+    return {
+      gpuMb: measured.gpuPeakMb ?? {},
+      hostMb: measured.hostPeakMb,
+      cpuPercent: measured.cpuPercentMean,
+      isAlone: measured.aloneInInstance,
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer);
+    this.#untrack();
+    await this.#telemetry[Symbol.asyncDispose]();
+  }
+
+  #announce(): void {
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+/** The monitor worker's `watch`; its life-cycle is the manager's, a sample is not a job. */
+function monitorSource(manager: CapabilityManager, monitor: string): GpuSource {
+  return {
+    async *watch(hz, signal) {
+      const { connection } = await manager.instance(monitor).ensureReady();
+      yield* connection.stream(
+        "/execute_stream",
+        { kwargs: { action: "watch", hz }, envelope: {} },
+        { signal },
+      );
+    },
+  };
+}
+
+function known(gpu: {
+  readonly uuid: string;
+  readonly totalMb: number | null;
+  readonly freeMb: number | null;
+  readonly lost: boolean;
+}): { uuid: string; totalMb: number; freeMb: number }[] {
+  const { uuid, totalMb, freeMb, lost } = gpu;
+  return lost || totalMb === null || freeMb === null ? [] : [{ uuid, totalMb, freeMb }];
+}
+
+function freeDiskMb(folder: string): number | null {
+  try {
+    const { bavail, bsize } = statfsSync(folder);
+    return (bavail * bsize) / MIB;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,260 @@
+import { join } from "node:path";
+import { CapabilityExecutor, CapabilityManager, type LoadRequest } from "../capability/index.ts";
+import { type Bindings, createBindings } from "./bindings.ts";
+import { loadConfig, manifestSearchPaths, type ResolvedConfig } from "../config/index.ts";
+import { openDoor } from "../door/server.ts";
+import {
+  endSessionProcesses,
+  prepareRunFolder,
+  probeCage,
+  runFolderPath,
+  SessionNames,
+} from "../process/index.ts";
+import { JobQueue, ProfileBook } from "../queue/index.ts";
+import type { SchedulerConfig } from "../scheduler/index.ts";
+import {
+  acquireHostLock,
+  createRedactor,
+  DiagnosticsStore,
+  type JournalEntry,
+  openJournalDatabase,
+  ResultFiles,
+  SecretStore,
+  type StorePort,
+} from "../store/index.ts";
+import { compact } from "../util/compact.ts";
+import { instanceServices } from "./instance-services.ts";
+import { MeasuredResources } from "./measured-resources.ts";
+
+/** A capability to load: its name, name and config, or everything about the instance. */
+export type CapabilityRequest =
+  | string
+  | readonly [name: string, config: Readonly<Record<string, unknown>>]
+  | ({ readonly name: string } & Omit<LoadRequest, "capability">);
+
+export interface PipelineOptions {
+  /** Loaded in parallel before `createPipeline` resolves. @default none */
+  readonly capabilities?: readonly CapabilityRequest[];
+  /** Capability that measures GPUs; admission uses its numbers. @default none: GPU jobs run alone */
+  readonly systemMonitor?: string;
+  /** Folders with manifests, searched after the installed ones. */
+  readonly searchPaths?: readonly string[];
+  /** Overrides of `queue` in cjm.yaml. */
+  readonly queue?: Partial<ResolvedConfig["queue"]>;
+  /** Unknown config keys are an error. @default true */
+  readonly strict?: boolean;
+  /** @default `data_dir` of cjm.yaml */
+  readonly dataDir?: string;
+  /** Where cjm.yaml is searched, upwards. @default the working directory */
+  readonly cwd?: string;
+  /** A resolved configuration instead of reading cjm.yaml. */
+  readonly config?: ResolvedConfig;
+}
+
+/** What a pipeline records and can be asked about. */
+export interface PipelineJournal {
+  readonly query: StorePort["queryJournal"];
+  readonly count: StorePort["countJournal"];
+  /** Adds an event of the host tier, such as `run_started`. Resolves after the commit. */
+  append(entry: JournalEntry): Promise<void>;
+}
+
+/** A running host. Dispose it to stop the queue and end every worker. */
+export interface Pipeline extends AsyncDisposable {
+  readonly config: ResolvedConfig;
+  readonly manager: CapabilityManager;
+  readonly queue: JobQueue;
+  readonly bindings: Bindings;
+  readonly journal: PipelineJournal;
+  readonly diagnostics: DiagnosticsStore;
+  /** Ends the queue with a limit for what still runs, then every worker. */
+  stop(options?: { readonly drainMs?: number }): Promise<void>;
+}
+
+const STOP_DRAIN_MS = 5_000;
+
+/**
+ * The composition root: builds everything, starts the queue, loads the capabilities.
+ *
+ * Own the result with `await using`.
+ *
+ * @throws {CjmError} `DATA_DIR_LOCKED` if another host has the data directory.
+ * @throws {AggregateError} with every cause if capabilities cannot be loaded; nothing is left running.
+ */
+export async function createPipeline(options: PipelineOptions = {}): Promise<Pipeline> {
+  await using stack = new AsyncDisposableStack();
+  const config = await resolveConfig(options);
+  const lock = stack.use(await acquireHostLock(config.dataDir, { pid: process.pid, door: null }));
+  const stores = await openStores(config, stack);
+  const { store, diagnostics } = stores;
+  const manager = await openManager(config, { ...stores, ...options }, stack);
+  const resources = stack.use(
+    new MeasuredResources(manager, { dataDir: config.dataDir, monitor: options.systemMonitor }),
+  );
+  const queue = await startQueue(config, { store, manager, resources }, stack);
+  const socket = join(runFolderPath(config.dataDir), "host.sock");
+  const door = stack.use(await openDoor(socket, { queue, manager, store, resources }));
+  await lock.announce({ pid: process.pid, door: door.path });
+  await loadAll(manager, options);
+  resources.start();
+
+  const owned = stack.move();
+  return {
+    config,
+    manager,
+    queue,
+    bindings: createBindings(manager, queue),
+    diagnostics,
+    journal: {
+      query: (filter) => store.queryJournal(filter),
+      count: (eventType) => store.countJournal(eventType),
+      append: (entry) => journalAll(store, [entry]),
+    },
+    stop: async ({ drainMs = STOP_DRAIN_MS } = {}) => {
+      await queue.stop(drainMs);
+      await owned.disposeAsync();
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+interface Stores {
+  readonly secrets: SecretStore;
+  readonly diagnostics: DiagnosticsStore;
+  readonly store: StorePort;
+}
+
+async function openStores(config: ResolvedConfig, stack: AsyncDisposableStack): Promise<Stores> {
+  const { dataDir, substrate } = config;
+  const secrets = new SecretStore(dataDir);
+  const diagnostics = stack.use(
+    await DiagnosticsStore.open(join(dataDir, "diagnostics.db"), {
+      redact: createRedactor(await secrets.values()),
+    }),
+  );
+  // In the background: nobody waits for old logs to go.
+  void diagnostics
+    .applyRetention(
+      compact({
+        maxAgeDays: substrate.diagnosticsRetentionDays,
+        maxTotalMb: substrate.diagnosticsRetentionMaxMb,
+      }),
+    )
+    .catch(() => undefined);
+  const store = stack.use(await openJournalDatabase(join(dataDir, "journal.db")));
+  return { secrets, diagnostics, store };
+}
+
+/** Ends what an earlier host left, then makes the manager of this one's workers. */
+async function openManager(
+  config: ResolvedConfig,
+  parts: Stores & Pick<PipelineOptions, "searchPaths">,
+  stack: AsyncDisposableStack,
+): Promise<CapabilityManager> {
+  const { dataDir, substrate } = config;
+  const runFolder = runFolderPath(dataDir);
+  await prepareRunFolder(runFolder);
+  const sessions = new SessionNames(dataDir);
+  const leftovers = await endSessionProcesses((id) => sessions.isLeftover(id));
+  await journalAll(
+    parts.store,
+    leftovers.map(({ pid }) => ({ eventType: "orphan_ended", payload: { pid } })),
+  );
+  const cage = substrate.cage === "group" ? "group" : (await probeCage()).cage;
+  return stack.use(
+    await CapabilityManager.open({
+      searchPaths: manifestSearchPaths(config, parts.searchPaths),
+      services: instanceServices({ ...parts, config, runFolder, cage, sessions }),
+      store: parts.store,
+    }),
+  );
+}
+
+async function startQueue(
+  config: ResolvedConfig,
+  parts: {
+    readonly store: StorePort;
+    readonly manager: CapabilityManager;
+    readonly resources: MeasuredResources;
+  },
+  stack: AsyncDisposableStack,
+): Promise<JobQueue> {
+  const { dataDir } = config;
+  const { store, manager, resources } = parts;
+  const queue = new JobQueue({
+    store,
+    results: new ResultFiles(dataDir),
+    executor: new CapabilityExecutor(manager, resources, {
+      work: join(dataDir, "work"),
+      files: join(dataDir, "files"),
+    }),
+    probe: resources,
+    profiles: new ProfileBook(await store.listProfiles()),
+    scheduler: schedulerConfig(config),
+    cancelTimeoutMs: config.queue.cancelTimeoutSeconds * 1_000,
+    history: config.queue.history,
+    maxRetries: config.queue.maxRetries,
+  });
+  queue.start();
+  stack.defer(async () => {
+    await queue.stop(STOP_DRAIN_MS);
+  });
+  return queue;
+}
+
+async function resolveConfig(options: PipelineOptions): Promise<ResolvedConfig> {
+  const cwd = options.cwd ?? process.cwd();
+  const loaded =
+    options.config ??
+    (await loadConfig({
+      cwd,
+      env: process.env,
+      flags: compact({ data_dir: options.dataDir }),
+    }));
+  return { ...loaded, queue: { ...loaded.queue, ...options.queue } };
+}
+
+function schedulerConfig({ queue, substrate }: ResolvedConfig): SchedulerConfig {
+  return compact({
+    maxLanes: queue.maxConcurrentLanes,
+    vramMarginMb: queue.vramMarginMb,
+    admission: queue.admission,
+    minFreeDiskMb: queue.minFreeDiskMb,
+    empiricalTracking: substrate.empiricalTracking,
+  });
+}
+
+async function journalAll(store: StorePort, entries: readonly JournalEntry[]): Promise<void> {
+  if (entries.length === 0) return;
+  await store.stage(entries.map((event) => ({ op: "journal.append", event })));
+}
+
+async function loadAll(
+  manager: CapabilityManager,
+  { capabilities = [], systemMonitor, strict }: PipelineOptions,
+): Promise<void> {
+  const requests = capabilities.map((request) => ({ strict, ...toLoadRequest(request) }));
+  if (systemMonitor !== undefined && !requests.some((one) => one.capability === systemMonitor)) {
+    requests.push({ strict, capability: systemMonitor });
+  }
+  const loads = await Promise.allSettled(requests.map((request) => manager.load(request)));
+  const causes = loads.flatMap((load): unknown[] =>
+    load.status === "rejected" ? [load.reason] : [],
+  );
+  if (causes.length === 0) return;
+  const list = causes.map((cause) => (cause instanceof Error ? cause.message : String(cause)));
+  throw new AggregateError(causes, `Capabilities could not be loaded: ${list.join("; ")}`);
+}
+
+function toLoadRequest(request: CapabilityRequest): LoadRequest {
+  if (typeof request === "string") return { capability: request };
+  if (isPair(request)) return { capability: request[0], config: request[1] };
+  const { name, ...rest } = request;
+  return { capability: name, ...rest };
+}
+
+function isPair(
+  request: Exclude<CapabilityRequest, string>,
+): request is readonly [string, Readonly<Record<string, unknown>>] {
+  return Array.isArray(request);
+}

@@ -1,0 +1,55 @@
+import { lstat, mkdir, readdir, rm } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { CjmError } from "../errors/index.ts";
+import { sha256 } from "../util/canonical-json.ts";
+
+/** Longest Unix socket path in bytes; the kernel's field has 108 with its terminator, macOS has 104. */
+const SOCKET_PATH_MAX_BYTES = 103;
+
+/** What tells one data directory's host and workers from another's: 16 hex characters. */
+export function dataDirIdentity(dataDir: string): string {
+  return sha256(resolve(dataDir)).slice("sha256:".length, "sha256:".length + 16);
+}
+
+/** Where the sockets of a data directory's host live; the folder may not exist yet. */
+export function runFolderPath(dataDir: string, env: NodeJS.ProcessEnv = process.env): string {
+  const id = dataDirIdentity(dataDir).slice(0, 8);
+  const runtime = env["XDG_RUNTIME_DIR"];
+  return runtime !== undefined && runtime !== ""
+    ? join(runtime, `cjm-${id}`)
+    : join("/tmp", `cjm-${process.getuid?.() ?? 0}-${id}`);
+}
+
+/**
+ * Makes the run folder, 0700 and ours, and empties it of sockets an earlier host left.
+ * Call it only while holding the host lock.
+ *
+ * @throws {CjmError} `FILE_INVALID` if the path is a link, a file, or someone else's.
+ */
+export async function prepareRunFolder(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const stat = await lstat(folder);
+  const isOurs = stat.isDirectory() && stat.uid === (process.getuid?.() ?? stat.uid);
+  if (!isOurs || (stat.mode & 0o077) !== 0) {
+    throw new CjmError(
+      "FILE_INVALID",
+      `${folder} must be a folder of this user with mode 0700; remove it and start again`,
+    );
+  }
+  for (const name of await readdir(folder)) {
+    await rm(join(folder, name), { recursive: true, force: true });
+  }
+}
+
+/** @throws {CjmError} `FILE_INVALID` naming the path if it is too long for a Unix socket. */
+export function socketPath(folder: string, name: string): string {
+  const path = join(folder, name);
+  const bytes = Buffer.byteLength(path);
+  if (bytes > SOCKET_PATH_MAX_BYTES) {
+    throw new CjmError(
+      "FILE_INVALID",
+      `Socket path ${path} has ${bytes} bytes; the limit is ${SOCKET_PATH_MAX_BYTES}. Set XDG_RUNTIME_DIR to a shorter folder`,
+    );
+  }
+  return path;
+}

@@ -1,0 +1,224 @@
+import { Pool } from "undici";
+import type { Dispatcher } from "undici";
+import type { z } from "zod";
+import { CjmError, fromJobError } from "../errors/index.ts";
+import { healthSchema, jobErrorBodySchema } from "../protocol/index.ts";
+import { within } from "../util/wait.ts";
+import { readJson, readJsonLines } from "./response-reader.ts";
+import {
+  describeExit,
+  type WorkerExit,
+  WorkerProcess,
+  type WorkerSink,
+  type WorkerSpec,
+} from "./worker-process.ts";
+
+/** How long a broken connection waits for the exit that probably caused it. */
+const EXIT_EVIDENCE_MS = 1_000;
+const MAX_CONNECTIONS = 64;
+
+export interface CallOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** An answer and the headers that came with it. */
+export interface Answer<T> {
+  readonly value: T;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+}
+
+/**
+ * A worker and the way to talk to it. Every response is bounded and parsed; a worker may be broken.
+ *
+ * No time limit of its own ends a call: only the caller's signal or the worker's death does.
+ * Own it with `await using`: leaving the scope ends the worker.
+ */
+export class WorkerConnection implements AsyncDisposable {
+  readonly worker: WorkerProcess;
+  readonly #pool: Pool;
+  readonly #capability: string;
+
+  private constructor(worker: WorkerProcess, capability: string) {
+    this.worker = worker;
+    this.#capability = capability;
+    this.#pool = openPool(worker.ready.address);
+  }
+
+  /**
+   * Starts a worker and asks it who it is.
+   *
+   * @throws what {@link WorkerProcess.start} throws; `WORKER_HANDSHAKE` if it reports another name.
+   */
+  static async start(
+    spec: WorkerSpec,
+    sink: WorkerSink,
+    signal?: AbortSignal,
+  ): Promise<WorkerConnection> {
+    const worker = await WorkerProcess.start(spec, sink, signal);
+    const connection = new WorkerConnection(worker, spec.capability);
+    try {
+      const { value } = await connection.get("/health", healthSchema, { signal });
+      if (value.name !== spec.capability) {
+        throw new CjmError(
+          "WORKER_HANDSHAKE",
+          `Worker says it is "${value.name}"; its manifest says "${spec.capability}"`,
+        );
+      }
+      return connection;
+    } catch (error) {
+      await connection.kill();
+      throw error;
+    }
+  }
+
+  async get<T>(path: string, schema: z.ZodType<T>, options: CallOptions = {}): Promise<Answer<T>> {
+    return await this.#request({ method: "GET", path }, schema, options);
+  }
+
+  /** @throws the worker's own error, typed; `RESPONSE_INVALID`, `RESPONSE_TOO_LARGE`, `WORKER_EXITED`, `WORKER_OOM`. */
+  async post<T>(
+    path: string,
+    body: unknown,
+    schema: z.ZodType<T>,
+    options: CallOptions = {},
+  ): Promise<Answer<T>> {
+    return await this.#request(
+      { method: "POST", path, body: JSON.stringify(body ?? null) },
+      schema,
+      options,
+    );
+  }
+
+  /** Streams the chunks of an answer; leaving the loop closes the connection, which cancels the call. */
+  async *stream(path: string, body: unknown, options: CallOptions = {}): AsyncGenerator {
+    const request = { method: "POST" as const, path, body: JSON.stringify(body) };
+    const response = await this.#send(request, options);
+    await this.#refuseFailure(response, path, options);
+    try {
+      for await (const line of readJsonLines(response.body)) {
+        const failure = jobErrorBodySchema.safeParse(line);
+        if (failure.success) throw fromJobError(failure.data._job_error);
+        yield line;
+      }
+    } catch (error) {
+      throw await this.#explain(error, options);
+    } finally {
+      response.body.destroy();
+    }
+  }
+
+  async kill(): Promise<WorkerExit> {
+    const exit = await this.worker.kill();
+    await this.#pool.destroy();
+    return exit;
+  }
+
+  /** SIGTERM, grace, SIGKILL; resolves when the whole tree is gone. */
+  async terminate(graceMs: number): Promise<WorkerExit> {
+    const exit = await this.worker.terminate(graceMs);
+    await this.#pool.destroy();
+    return exit;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+
+  async #request<T>(
+    request: Pick<Dispatcher.RequestOptions, "method" | "path" | "body">,
+    schema: z.ZodType<T>,
+    options: CallOptions,
+  ): Promise<Answer<T>> {
+    const response = await this.#send(request, options);
+    await this.#refuseFailure(response, request.path, options);
+    const body = await this.#body(response, options);
+    const parsed = schema.safeParse(body);
+    if (parsed.success) return { value: parsed.data, headers: response.headers };
+    const fields = parsed.error.issues.map((issue) => issue.path.join(".") || "(body)");
+    throw new CjmError(
+      "RESPONSE_INVALID",
+      `Worker of "${this.#capability}" answered ${request.path} with wrong fields: ${fields.join(", ")}`,
+      { cause: parsed.error, fieldsInvalid: fields },
+    );
+  }
+
+  async #send(
+    request: Pick<Dispatcher.RequestOptions, "method" | "path" | "body">,
+    { signal }: CallOptions,
+  ): Promise<Dispatcher.ResponseData> {
+    try {
+      return await this.#pool.request({
+        ...request,
+        headers: {
+          authorization: `Bearer ${this.worker.token}`,
+          ...(request.body !== undefined && { "content-type": "application/json" }),
+        },
+        ...(signal !== undefined && { signal }),
+      });
+    } catch (error) {
+      throw await this.#explain(error, { signal });
+    }
+  }
+
+  async #body(response: Dispatcher.ResponseData, options: CallOptions): Promise<unknown> {
+    try {
+      return await readJson(response.body);
+    } catch (error) {
+      throw await this.#explain(error, options);
+    }
+  }
+
+  async #refuseFailure(
+    response: Dispatcher.ResponseData,
+    path: string,
+    options: CallOptions,
+  ): Promise<void> {
+    if (response.statusCode >= 200 && response.statusCode < 300) return;
+    const body = await this.#body(response, options);
+    const failure = jobErrorBodySchema.safeParse(body);
+    if (failure.success) throw fromJobError(failure.data._job_error);
+    throw new CjmError(
+      response.statusCode === 401 ? "WORKER_HANDSHAKE" : "RESPONSE_INVALID",
+      `Worker of "${this.#capability}" answered ${path} with status ${response.statusCode} and no reason`,
+    );
+  }
+
+  /** The error the caller should see: its own abort, the worker's death, or what was thrown. */
+  async #explain(error: unknown, { signal }: CallOptions): Promise<unknown> {
+    if (signal?.aborted === true) return signal.reason;
+    if (error instanceof CjmError) return error;
+    const exit = await within(this.worker.exited, EXIT_EVIDENCE_MS);
+    if (exit !== undefined) return deathError(this.#capability, exit, error);
+    return new CjmError(
+      "RESPONSE_INVALID",
+      `Worker of "${this.#capability}" broke the connection: ${error instanceof Error ? error.message : String(error)}`,
+      { cause: error },
+    );
+  }
+}
+
+/** The error of a call that its worker's end cut off. */
+export function deathError(capability: string, exit: WorkerExit, cause?: unknown): CjmError {
+  const details = { capability, ...exit };
+  if (exit.signal === "SIGKILL" && !exit.isEndedByHost) {
+    return new CjmError(
+      "WORKER_OOM",
+      `Worker of "${capability}" was killed during a call; the usual cause is that memory ran out`,
+      { cause, details },
+    );
+  }
+  const by = exit.isEndedByHost ? "was ended by the host" : `ended ${describeExit(exit)}`;
+  return new CjmError("WORKER_EXITED", `Worker of "${capability}" ${by} during a call`, {
+    cause,
+    details,
+  });
+}
+
+function openPool(address: string): Pool {
+  const options = { connections: MAX_CONNECTIONS, headersTimeout: 0, bodyTimeout: 0 };
+  const unix = /^unix:(?<path>.+)$/u.exec(address)?.groups?.["path"];
+  if (unix !== undefined) return new Pool("http://localhost", { ...options, socketPath: unix });
+  const tcp = /^tcp:(?<host>127\.0\.0\.1:\d+)$/u.exec(address)?.groups?.["host"];
+  if (tcp !== undefined) return new Pool(`http://${tcp}`, options);
+  throw new CjmError("WORKER_HANDSHAKE", `Worker reports an address it may not have: ${address}`);
+}

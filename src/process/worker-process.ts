@@ -1,0 +1,303 @@
+import { Duplex, type Readable } from "node:stream";
+import { constants } from "node:os";
+import { execa } from "execa";
+import { CjmError } from "../errors/index.ts";
+import {
+  type Cage,
+  PROTOCOL_VERSION,
+  type ReadyFrame,
+  type WorkerFrame,
+} from "../protocol/index.ts";
+import { randomHex } from "../util/ids.ts";
+import { within } from "../util/wait.ts";
+import { cagedCommand } from "./cage.ts";
+import { ControlStream } from "./control-stream.ts";
+import { OutputPump, type OutputStream } from "./output-pump.ts";
+import { endSessionProcesses, SESSION_VARIABLE } from "./session.ts";
+
+/** Descriptor of the control stream in the worker; the first one after stdin, stdout and stderr. */
+export const CONTROL_FD = 3;
+
+export interface WorkerSpec {
+  readonly capability: string;
+  readonly sessionId: string;
+  readonly command: readonly string[];
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly cage: Cage;
+  readonly startTimeoutMs: number;
+}
+
+/** Where a worker's frames and output go; every method returns at once and never throws. */
+export interface WorkerSink {
+  frame(frame: WorkerFrame): void;
+  output(stream: OutputStream, line: string): void;
+  note(message: string): void;
+}
+
+/** How a worker ended. */
+export interface WorkerExit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  /** The code of its `bye`, if it ended by itself and said so. */
+  readonly bye: number | null;
+  readonly isEndedByHost: boolean;
+}
+
+interface Child {
+  readonly pid: number;
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  readonly control: Duplex;
+  readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+}
+
+/**
+ * A running worker that has completed its handshake.
+ *
+ * Own it with `await using`: leaving the scope, on success or on error, ends its whole tree.
+ */
+export class WorkerProcess implements AsyncDisposable {
+  readonly pid: number;
+  readonly ready: ReadyFrame;
+  readonly token: string;
+  readonly cage: Cage;
+  readonly sessionId: string;
+  /** Settles when the process has exited and its pipes are read. Never rejects. */
+  readonly exited: Promise<WorkerExit>;
+  readonly #running: RunningWorker;
+
+  private constructor(running: RunningWorker, ready: ReadyFrame) {
+    this.#running = running;
+    this.pid = running.child.pid;
+    this.ready = ready;
+    this.token = running.token;
+    this.cage = running.spec.cage;
+    this.sessionId = running.spec.sessionId;
+    this.exited = running.exited;
+  }
+
+  /**
+   * Spawns a worker and waits for its `ready` frame. In every failure no process is left behind.
+   *
+   * @throws {CjmError} `WORKER_START_TIMEOUT` without a handshake in `spec.startTimeoutMs`;
+   *   `WORKER_EXITED` if the process ends first; `WORKER_HANDSHAKE` for another protocol version;
+   *   `CAPABILITY_NOT_INSTALLED` if the command does not exist.
+   * @throws `signal.reason` if the caller aborts.
+   */
+  static async start(
+    spec: WorkerSpec,
+    sink: WorkerSink,
+    signal?: AbortSignal,
+  ): Promise<WorkerProcess> {
+    signal?.throwIfAborted();
+    const running = new RunningWorker(spec, await spawn(spec), sink);
+    try {
+      const ready = await running.handshake(signal);
+      return new WorkerProcess(running, ready);
+    } catch (error) {
+      await running.kill();
+      throw error;
+    }
+  }
+
+  get isRunning(): boolean {
+    return this.#running.exit === undefined;
+  }
+
+  /** SIGTERM to the group, SIGKILL to the whole tree after `graceMs`. Resolves when all is gone. */
+  async terminate(graceMs: number): Promise<WorkerExit> {
+    return await this.#running.terminate(graceMs);
+  }
+
+  /** SIGKILL to the whole tree, now. */
+  async kill(): Promise<WorkerExit> {
+    return await this.#running.kill();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+}
+
+class RunningWorker {
+  readonly spec: WorkerSpec;
+  readonly child: Child;
+  readonly token = randomHex(32);
+  readonly exited: Promise<WorkerExit>;
+  exit: WorkerExit | undefined;
+  readonly #firstReady = Promise.withResolvers<ReadyFrame>();
+  readonly #stderrTail: string[] = [];
+  #bye: number | null = null;
+  #isEndedByHost = false;
+
+  constructor(spec: WorkerSpec, child: Child, sink: WorkerSink) {
+    this.spec = spec;
+    this.child = child;
+    const control = new ControlStream(child.control, this.token, {
+      frame: (frame) => {
+        if (frame.type === "bye") this.#bye = frame.code;
+        if (frame.type === "ready") this.#firstReady.resolve(frame);
+        else sink.frame(frame);
+      },
+      note: (message) => {
+        sink.note(message);
+      },
+      ended: () => undefined,
+    });
+    const pumps = [
+      new OutputPump(child.stdout, (line) => {
+        sink.output("stdout", line);
+      }),
+      new OutputPump(child.stderr, (line) => {
+        this.#keepTail(line);
+        sink.output("stderr", line);
+      }),
+    ];
+    this.exited = child.exited.then(async ({ code, signal }) => {
+      await Promise.all(pumps.map((pump) => pump.drain()));
+      control.close();
+      const ending = { bye: this.#bye, isEndedByHost: this.#isEndedByHost };
+      this.exit = Object.assign(ending, asSignal(code, signal));
+      return this.exit;
+    });
+  }
+
+  async handshake(signal: AbortSignal | undefined): Promise<ReadyFrame> {
+    const timeout = AbortSignal.timeout(this.spec.startTimeoutMs);
+    const stop = signal === undefined ? timeout : AbortSignal.any([signal, timeout]);
+    const stopped = Promise.withResolvers<never>();
+    const onStop = (): void => {
+      stopped.reject(timeout.aborted ? this.#startTimeout() : signal?.reason);
+    };
+    stop.addEventListener("abort", onStop, { once: true });
+    if (stop.aborted) onStop();
+    try {
+      const ready = await Promise.race([
+        this.#firstReady.promise,
+        this.exited.then((exit) => {
+          throw this.#exitedEarly(exit);
+        }),
+        stopped.promise,
+      ]);
+      if (ready.protocol !== PROTOCOL_VERSION) throw this.#wrongProtocol(ready.protocol);
+      return ready;
+    } finally {
+      stop.removeEventListener("abort", onStop);
+    }
+  }
+
+  async terminate(graceMs: number): Promise<WorkerExit> {
+    if (this.exit !== undefined) return this.exit;
+    this.#isEndedByHost = true;
+    signalGroup(this.child.pid, "SIGTERM");
+    const exit = await within(this.child.exited, graceMs);
+    if (exit === undefined) signalGroup(this.child.pid, "SIGKILL");
+    return await this.#swept();
+  }
+
+  async kill(): Promise<WorkerExit> {
+    this.#isEndedByHost ||= this.exit === undefined;
+    signalGroup(this.child.pid, "SIGKILL");
+    return await this.#swept();
+  }
+
+  /** A PID namespace is emptied by the kernel; elsewhere whoever left the group is looked for. */
+  async #swept(): Promise<WorkerExit> {
+    if (this.spec.cage === "group") {
+      await endSessionProcesses((sessionId) => sessionId === this.spec.sessionId);
+    }
+    return await this.exited;
+  }
+
+  #keepTail(line: string): void {
+    this.#stderrTail.push(line);
+    if (this.#stderrTail.length > 5) this.#stderrTail.shift();
+  }
+
+  #startTimeout(): CjmError {
+    const { capability, startTimeoutMs } = this.spec;
+    return new CjmError(
+      "WORKER_START_TIMEOUT",
+      `Worker of "${capability}" was not ready after ${startTimeoutMs} ms`,
+      { details: { capability, startTimeoutMs } },
+    );
+  }
+
+  #exitedEarly(exit: WorkerExit): CjmError {
+    const { capability, sessionId } = this.spec;
+    const tail = this.#stderrTail.length === 0 ? "" : `: ${this.#stderrTail.join(" | ")}`;
+    return new CjmError(
+      "WORKER_EXITED",
+      `Worker of "${capability}" ended ${describeExit(exit)} before it was ready${tail}`,
+      // A worker that cannot start will not start the next time either.
+      { category: "fatal", details: { capability, sessionId, ...exit } },
+    );
+  }
+
+  #wrongProtocol(protocol: number): CjmError {
+    return new CjmError(
+      "WORKER_HANDSHAKE",
+      `Worker of "${this.spec.capability}" speaks protocol ${protocol}; this host speaks ${PROTOCOL_VERSION}`,
+    );
+  }
+}
+
+/** `on SIGKILL`, or `with code 1`. */
+export function describeExit(exit: Pick<WorkerExit, "code" | "signal">): string {
+  return exit.signal === null ? `with code ${exit.code ?? "unknown"}` : `on ${exit.signal}`;
+}
+
+async function spawn(spec: WorkerSpec): Promise<Child> {
+  const [file = "", ...args] = cagedCommand(spec.cage, spec.command);
+  const subprocess = execa(file, args, {
+    cwd: spec.cwd,
+    env: { ...spec.env, [SESSION_VARIABLE]: spec.sessionId, CJM_CONTROL_FD: String(CONTROL_FD) },
+    extendEnv: false,
+    buffer: false,
+    detached: true,
+    reject: false,
+    stdio: ["ignore", "pipe", "pipe", "pipe"],
+  });
+  const node = subprocess.nodeChildProcess;
+  const exited = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) => {
+    node.once("exit", (code, signal) => {
+      resolve({ code, signal });
+    });
+  });
+  const control = node.stdio[CONTROL_FD];
+  if (subprocess.pid === undefined || !(control instanceof Duplex)) {
+    const { shortMessage } = await subprocess;
+    throw new CjmError(
+      "CAPABILITY_NOT_INSTALLED",
+      `Worker of "${spec.capability}" cannot be started: ${shortMessage ?? file}`,
+    );
+  }
+  const { pid, stdout, stderr } = subprocess;
+  return { pid, stdout, stderr, control, exited };
+}
+
+function signalGroup(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-pid, signal);
+  } catch {
+    // The group is already empty.
+  }
+}
+
+/** The cage's first process reports a death by signal as exit code 128 + number. */
+function asSignal(
+  code: number | null,
+  signal: NodeJS.Signals | null,
+): { code: number | null; signal: NodeJS.Signals | null } {
+  if (code === null || code <= 128) return { code, signal };
+  const number = code - 128;
+  const name = SIGNALS.find((signal) => constants.signals[signal] === number);
+  return name === undefined ? { code, signal } : { code: null, signal: name };
+}
+
+const SIGNALS: readonly NodeJS.Signals[] = [
+  ...(["SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS"] as const),
+  ...(["SIGFPE", "SIGKILL", "SIGUSR1", "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM"] as const),
+  ...(["SIGTERM", "SIGXCPU", "SIGXFSZ", "SIGSYS"] as const),
+];

@@ -1,0 +1,20 @@
+export { CompositionHandle } from "./composition-handle.ts";
+export type { CompositionView, NodeView } from "./composition-handle.ts";
+export { EventReader, EventStream } from "./event-stream.ts";
+export { JOB_EVENT_TYPES, LIVENESS_EVENT_TYPES } from "./events.ts";
+export type { QueueEvent } from "./events.ts";
+export type {
+  CallTarget,
+  ExecutableCall,
+  ExecutionEvents,
+  ExecutionOutcome,
+  Executor,
+  InstanceChange,
+  InstanceFacts,
+} from "./executor.ts";
+export { JobHandle } from "./job-handle.ts";
+export type { CancelPhase, JobView } from "./job.ts";
+export { ProfileBook } from "./profile-book.ts";
+export { JobQueue } from "./queue.ts";
+export type { QueueOptions, QueueStats, RunContext, SubmitOptions } from "./queue.ts";
+export type { ResourceProbe, ResourceSnapshot } from "./resource-probe.ts";

@@ -1,0 +1,221 @@
+import type { JobError } from "../errors/index.ts";
+import type { JobRecord, JobStatus, NewJob } from "../store/index.ts";
+import type { ChunkChannel } from "./chunk-channel.ts";
+import type { CallTarget } from "./executor.ts";
+
+/** The whole life cycle on one screen. */
+const NEXT: Readonly<Record<JobStatus, readonly JobStatus[]>> = {
+  // Failed without running: it can never fit.
+  pending: ["running", "failed", "cancelled"],
+  // Completed wins over a cancel that came too late; pending again for a retry.
+  running: ["completed", "failed", "cancelled", "pending"],
+  completed: [],
+  failed: [],
+  cancelled: [],
+};
+
+export type CancelPhase = "cooperative" | "force" | "reloading" | "completed";
+
+/** What a job is asked to do; fixed when it is submitted. */
+export interface JobSpec {
+  readonly id: string;
+  readonly instanceId: string;
+  readonly capability: string;
+  readonly target: CallTarget;
+  readonly kwargs: Readonly<Record<string, unknown>>;
+  readonly control: Readonly<Record<string, unknown>>;
+  readonly maxRetries: number;
+  readonly timeoutMs: number | null;
+  readonly compositionId: string | null;
+  readonly nodeId: string | null;
+  readonly itemIndex: number | null;
+  readonly runId: string | null;
+  readonly actor: string | null;
+  readonly configHash: string;
+  readonly codeHash: string | null;
+  readonly profileKey: string;
+  readonly inputBucket: number | null;
+  readonly vramLimitMb: number | null;
+  readonly submittedAt: string;
+}
+
+/** A job as callers see it: what is committed, plus the last progress. */
+export interface JobView extends JobSpec {
+  readonly status: JobStatus;
+  readonly priority: number;
+  readonly attempt: number;
+  readonly retryCount: number;
+  readonly startedAt: string | null;
+  readonly completedAt: string | null;
+  readonly progress: number | null;
+  readonly statusMessage: string;
+  readonly blockReason: string | null;
+  readonly cancelPhase: CancelPhase | null;
+  readonly workerSessionId: string | null;
+  readonly result: unknown;
+  readonly error: JobError | null;
+}
+
+/** Why a running call was told to stop; decides how its failure is read. */
+export type StopReason = "cancel" | "timeout" | "limit";
+
+/** The attempt that runs now. */
+export interface RunningAttempt {
+  readonly abort: AbortController;
+  readonly startedMs: number;
+  stop: StopReason | null;
+  timers: NodeJS.Timeout[];
+  loadMs: number | null;
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** The run loop's own record of a job; nobody else changes it. */
+export interface JobEntry extends Mutable<Omit<JobView, keyof JobSpec>> {
+  readonly spec: JobSpec;
+  /** Order among equal priorities. */
+  readonly seq: number;
+  /** Status that staged units will commit; `status` follows when they have. */
+  planned: JobStatus;
+  attemptNow: RunningAttempt | null;
+  /** Pending for a retry and not yet given back to the scheduler. */
+  retryTimer: NodeJS.Timeout | null;
+  readonly chunks: ChunkChannel | null;
+  readonly collected: unknown[];
+  readonly done: PromiseWithResolvers<void>;
+}
+
+export function newEntry(
+  spec: JobSpec,
+  options: {
+    readonly priority: number;
+    readonly seq: number;
+    readonly chunks: ChunkChannel | null;
+  },
+): JobEntry {
+  return {
+    spec,
+    ...options,
+    status: "pending",
+    planned: "pending",
+    attempt: 0,
+    retryCount: 0,
+    startedAt: null,
+    completedAt: null,
+    progress: null,
+    statusMessage: "",
+    blockReason: null,
+    cancelPhase: null,
+    workerSessionId: null,
+    result: undefined,
+    error: null,
+    attemptNow: null,
+    retryTimer: null,
+    collected: [],
+    done: Promise.withResolvers<void>(),
+  };
+}
+
+/** @throws {TypeError} for a step the life cycle does not have: a bug of the run loop. */
+export function plan(entry: JobEntry, to: JobStatus): JobStatus {
+  const from = entry.planned;
+  if (!NEXT[from].includes(to)) {
+    throw new TypeError(`Job ${entry.spec.id} cannot go from ${from} to ${to}`);
+  }
+  entry.planned = to;
+  return from;
+}
+
+export function isTerminal(status: JobStatus): boolean {
+  return NEXT[status].length === 0;
+}
+
+export function viewOf(entry: JobEntry): JobView {
+  const { spec, ...rest } = entry;
+  return {
+    ...spec,
+    status: rest.status,
+    priority: rest.priority,
+    attempt: rest.attempt,
+    retryCount: rest.retryCount,
+    startedAt: rest.startedAt,
+    completedAt: rest.completedAt,
+    progress: rest.progress,
+    statusMessage: rest.statusMessage,
+    blockReason: rest.blockReason,
+    cancelPhase: rest.cancelPhase,
+    workerSessionId: rest.workerSessionId,
+    // Known before the commit, shown after it.
+    result: rest.status === "completed" ? rest.result : undefined,
+    error: isTerminal(rest.status) ? rest.error : null,
+  };
+}
+
+export function toNewJob({ spec, priority }: JobEntry): NewJob {
+  return {
+    id: spec.id,
+    capabilityInstanceId: spec.instanceId,
+    capabilityName: spec.capability,
+    action: spec.target.action ?? null,
+    taskName: spec.target.task ?? null,
+    method: spec.target.method ?? null,
+    kwargs: spec.kwargs,
+    control: spec.control,
+    priority,
+    status: "pending",
+    submittedAt: spec.submittedAt,
+    maxRetries: spec.maxRetries,
+    timeoutMs: spec.timeoutMs,
+    compositionId: spec.compositionId,
+    nodeId: spec.nodeId,
+    itemIndex: spec.itemIndex,
+    runId: spec.runId,
+    actor: spec.actor,
+    configHash: spec.configHash,
+    profileKey: spec.profileKey,
+    inputBucket: spec.inputBucket,
+    vramLimitMb: spec.vramLimitMb,
+  };
+}
+
+/** The view of a job that is only in the store. */
+export function viewOfRecord(record: JobRecord, result: unknown): JobView {
+  return {
+    id: record.id,
+    instanceId: record.capabilityInstanceId,
+    capability: record.capabilityName ?? "",
+    target: {
+      action: record.action ?? undefined,
+      task: record.taskName ?? undefined,
+      method: record.method ?? undefined,
+    },
+    kwargs: record.kwargs,
+    control: record.control,
+    maxRetries: record.maxRetries,
+    timeoutMs: record.timeoutMs,
+    compositionId: record.compositionId,
+    nodeId: record.nodeId,
+    itemIndex: record.itemIndex,
+    runId: record.runId,
+    actor: record.actor,
+    configHash: record.configHash ?? "",
+    codeHash: null,
+    profileKey: record.profileKey ?? "",
+    inputBucket: record.inputBucket,
+    vramLimitMb: record.vramLimitMb,
+    submittedAt: record.submittedAt,
+    status: record.status,
+    priority: record.priority,
+    attempt: record.attempt,
+    retryCount: record.retryCount,
+    startedAt: record.startedAt,
+    completedAt: record.completedAt,
+    progress: record.progress,
+    statusMessage: record.statusMessage ?? "",
+    blockReason: record.blockReason,
+    cancelPhase: null,
+    workerSessionId: record.workerSessionId,
+    result,
+    error: record.error,
+  };
+}

@@ -1,0 +1,375 @@
+import { CjmError } from "../errors/index.ts";
+import {
+  createScheduler,
+  type SchedulerConfig,
+  type SchedulerEvent,
+  type SchedulerState,
+  step,
+} from "../scheduler/index.ts";
+import type { JournalEvent, ResultFiles, StorePort } from "../store/index.ts";
+import { decide } from "./decisions.ts";
+import { EventStream } from "./event-stream.ts";
+import { type QueueEvent, topicsOf } from "./events.ts";
+import type { Executor, InstanceChange } from "./executor.ts";
+import { type JobEntry, toNewJob } from "./job.ts";
+import type { ProfileBook } from "./profile-book.ts";
+import type { ResourceProbe } from "./resource-probe.ts";
+import { Unit } from "./unit.ts";
+
+export interface RunLoopOptions {
+  readonly store: StorePort;
+  readonly results: ResultFiles;
+  readonly executor: Executor;
+  readonly probe: ResourceProbe;
+  readonly profiles: ProfileBook;
+  readonly scheduler: SchedulerConfig;
+  readonly cancelTimeoutMs: number;
+  /** Terminal jobs kept in memory. */
+  readonly history: number;
+  /** Monotonic milliseconds. */
+  readonly now?: () => number;
+}
+
+/** Told when a member job of a composition ends, inside the unit that ends it. */
+export type MemberEnded = (entry: JobEntry, unit: Unit) => void;
+
+/**
+ * The single writer of all job state.
+ *
+ * Everything from outside becomes an event for the scheduler; its decisions and the rows they need
+ * are staged as one unit; memory, dispatch, events and promises follow the commit.
+ */
+export class RunLoop {
+  readonly events = new EventStream<QueueEvent>();
+  readonly jobs = new Map<string, JobEntry>();
+  readonly options: RunLoopOptions;
+  readonly #scheduler: SchedulerState;
+  /** Monotonic milliseconds. */
+  readonly now: () => number;
+  readonly #finished: string[] = [];
+  readonly #idle = new Set<() => void>();
+  readonly #unsubscribe: (() => void)[] = [];
+  readonly #introduced = new Set<string>();
+  #memberEnded: MemberEnded = () => undefined;
+  #wake: NodeJS.Timeout | null = null;
+  #nextSeq = 0;
+  #inFlight = 0;
+  #failure: unknown;
+  #isPaused = false;
+  #isClosed = false;
+
+  constructor(options: RunLoopOptions) {
+    this.options = options;
+    this.now = options.now ?? (() => performance.now());
+    this.#scheduler = createScheduler(options.scheduler);
+    for (const [key, profile] of options.profiles.all()) {
+      step(this.#scheduler, { type: "profile_changed", now: this.now(), key, profile });
+    }
+  }
+
+  /** Begins to follow measurements and instances. */
+  start(): void {
+    const { probe, executor } = this.options;
+    this.#observe();
+    this.#unsubscribe.push(
+      probe.onChange(() => {
+        this.#observe();
+      }),
+      executor.watchInstances((change) => {
+        this.#instanceChanged(change);
+      }),
+    );
+  }
+
+  onMemberEnded(listener: MemberEnded): void {
+    this.#memberEnded = listener;
+  }
+
+  memberEnded(entry: JobEntry, unit: Unit): void {
+    if (entry.spec.compositionId !== null) this.#memberEnded(entry, unit);
+  }
+
+  get isPaused(): boolean {
+    return this.#isPaused;
+  }
+
+  get state(): SchedulerState {
+    return this.#scheduler;
+  }
+
+  nextSeq(): number {
+    this.#nextSeq += 1;
+    return this.#nextSeq;
+  }
+
+  /** @throws {CjmError} `JOURNAL_UNAVAILABLE` while nothing can be journaled. */
+  requireJournal(): void {
+    if (this.#failure !== undefined || !this.options.store.available) {
+      throw new CjmError(
+        "JOURNAL_UNAVAILABLE",
+        "The journal cannot be written, so no new work is accepted",
+        { cause: this.#failure },
+      );
+    }
+  }
+
+  /** Runs `body` and commits what it put into the unit; resolves after the commit's effects. */
+  async transact(body: (unit: Unit) => void): Promise<void> {
+    const unit = new Unit();
+    body(unit);
+    if (unit.writes.length === 0) {
+      unit.runEffects();
+      return;
+    }
+    const { events } = await this.options.store.stage(unit.writes);
+    unit.runEffects();
+    for (const event of events) this.#publish(toQueueEvent(event));
+  }
+
+  /** Like {@link transact} for what nobody waits for; a refused unit stops the acceptance of work. */
+  run(body: (unit: Unit) => void): void {
+    this.transact(body).catch((error: unknown) => {
+      this.#failure ??= error;
+    });
+  }
+
+  /** Puts a new job into the unit and lets the scheduler decide about it. */
+  add(entry: JobEntry, unit: Unit): void {
+    unit.write({ op: "job.insert", job: toNewJob(entry) });
+    unit.jobEvent(entry, "job_submitted", {
+      action: entry.spec.target.action ?? null,
+      kwarg_names: Object.keys(entry.spec.kwargs).sort(),
+      priority: entry.priority,
+      ...(entry.spec.itemIndex !== null && { item_index: entry.spec.itemIndex }),
+    });
+    this.jobs.set(entry.spec.id, entry);
+    this.enqueue(entry, unit);
+  }
+
+  /** Gives a pending job to the scheduler: a new one, one that is resumed, or one that is retried. */
+  enqueue(entry: JobEntry, unit: Unit): void {
+    const { spec } = entry;
+    this.#introduce(spec.instanceId, unit);
+    const job = {
+      jobId: spec.id,
+      instanceId: spec.instanceId,
+      capability: spec.capability,
+      profileKey: spec.profileKey,
+      priority: entry.priority,
+      seq: entry.seq,
+      ...(spec.vramLimitMb !== null && { vramLimitMb: spec.vramLimitMb }),
+    };
+    this.step({ type: "job_submitted", now: this.now(), job }, unit);
+  }
+
+  /** Changes the priority of a pending job. */
+  reprioritize(entry: JobEntry, priority: number, unit: Unit): void {
+    this.step({ type: "job_reprioritized", now: this.now(), jobId: entry.spec.id, priority }, unit);
+    unit.updateJob(entry, { priority }, (job) => {
+      job.priority = priority;
+    });
+  }
+
+  /** Attempts that run on an instance now. */
+  runningOn(instanceId: string): number {
+    let count = 0;
+    for (const { spec, planned } of this.jobs.values()) {
+      if (planned === "running" && spec.instanceId === instanceId) count += 1;
+    }
+    return count;
+  }
+
+  /** Something the run loop relies on has failed: no new work is accepted. */
+  reportFailure(error: unknown): void {
+    this.#failure ??= error;
+  }
+
+  progress(entry: JobEntry, fraction: number, message: string): void {
+    entry.progress = fraction;
+    entry.statusMessage = message;
+    this.#publishLiveness(entry, "progress_changed", {
+      progress: fraction,
+      status_message: message,
+    });
+  }
+
+  /** Resolves when no job runs, or `timeoutMs` later; false in the latter case. */
+  async drained(timeoutMs: number): Promise<boolean> {
+    if (this.#inFlight === 0) return true;
+    const done = Promise.withResolvers<boolean>();
+    const timer = setTimeout(() => {
+      done.resolve(false);
+    }, timeoutMs);
+    this.#idle.add(() => {
+      done.resolve(true);
+    });
+    const isDrained = await done.promise;
+    clearTimeout(timer);
+    return isDrained;
+  }
+
+  /** Ids of terminal jobs in memory, oldest first. */
+  get finishedIds(): readonly string[] {
+    return this.#finished;
+  }
+
+  /** What is admitted from now on is not sent; its rows stay pending for the next host. */
+  pause(): void {
+    this.#isPaused = true;
+  }
+
+  /** Stops following the outside; nothing new is dispatched. */
+  close(): void {
+    for (const unsubscribe of this.#unsubscribe) unsubscribe();
+    if (this.#wake !== null) clearTimeout(this.#wake);
+    for (const { retryTimer } of this.jobs.values()) {
+      if (retryTimer !== null) clearTimeout(retryTimer);
+    }
+    this.#isClosed = true;
+    this.events.end();
+  }
+
+  #observe(): void {
+    const { gpus, ramFreeMb, diskFreeMb, instances } = this.options.probe.snapshot();
+    this.run((unit) => {
+      this.step(
+        { type: "telemetry", now: this.now(), gpus, ramFreeMb, diskFreeMb, instances },
+        unit,
+      );
+    });
+  }
+
+  /** An instance that never ran is unknown to the scheduler until its first job. */
+  #introduce(instanceId: string, unit: Unit): void {
+    if (this.#introduced.has(instanceId)) return;
+    const { capability, maxConcurrentRequests } = this.options.executor.facts(instanceId);
+    this.#changed(
+      { instanceId, capability, state: "absent", gpuUuid: null, maxConcurrentRequests },
+      unit,
+    );
+  }
+
+  #instanceChanged(change: InstanceChange): void {
+    this.run((unit) => {
+      this.#changed(change, unit);
+    });
+  }
+
+  #changed(change: InstanceChange, unit: Unit): void {
+    this.#introduced.add(change.instanceId);
+    this.step(
+      {
+        type: "instance_changed",
+        now: this.now(),
+        instanceId: change.instanceId,
+        capability: change.capability,
+        state: change.state,
+        gpuUuid: change.gpuUuid,
+        maxConcurrent: change.maxConcurrentRequests,
+        observedVramMb: null,
+        observedRamMb: null,
+      },
+      unit,
+    );
+  }
+
+  /** Tells the scheduler what happened and puts what it decides into the unit. */
+  step(event: SchedulerEvent, unit: Unit): void {
+    for (const decision of step(this.#scheduler, event)) decide(this, decision, unit);
+  }
+
+  /** Carries out an attempt that was admitted. */
+  dispatch(attempt: () => Promise<void>): void {
+    if (this.#isClosed) return;
+    this.#inFlight += 1;
+    void this.#follow(attempt);
+  }
+
+  async #follow(attempt: () => Promise<void>): Promise<void> {
+    try {
+      await attempt();
+    } catch (error) {
+      // Only a unit that could not be committed comes here.
+      this.reportFailure(error);
+    } finally {
+      this.#inFlight -= 1;
+      if (this.#inFlight === 0) {
+        for (const wake of this.#idle) wake();
+        this.#idle.clear();
+      }
+    }
+  }
+
+  wakeAt(at: number): void {
+    if (this.#wake !== null) clearTimeout(this.#wake);
+    this.#wake = setTimeout(
+      () => {
+        this.#wake = null;
+        this.run((unit) => {
+          this.step({ type: "tick", now: this.now() }, unit);
+        });
+      },
+      Math.max(0, at - this.now()),
+    );
+    this.#wake.unref();
+  }
+
+  /** Tells everyone who waits that a job is over; its terminal row is committed. */
+  settle(entry: JobEntry): void {
+    for (const timer of entry.attemptNow?.timers ?? []) clearTimeout(timer);
+    entry.attemptNow = null;
+    entry.chunks?.close();
+    entry.done.resolve();
+    this.#finished.push(entry.spec.id);
+    if (this.#finished.length <= this.options.history) return;
+    const oldest = this.#finished.shift();
+    if (oldest !== undefined) this.jobs.delete(oldest);
+  }
+
+  /** @throws {TypeError} for a job nobody submitted: a bug. */
+  entry(jobId: string): JobEntry {
+    const entry = this.jobs.get(jobId);
+    if (entry === undefined)
+      throw new TypeError(`The scheduler decided about unknown job ${jobId}`);
+    return entry;
+  }
+
+  #publish(event: QueueEvent): void {
+    this.events.publish(topicsOf(event), event);
+  }
+
+  #publishLiveness(
+    entry: JobEntry,
+    type: string,
+    payload: Readonly<Record<string, unknown>>,
+  ): void {
+    const { spec } = entry;
+    this.#publish({
+      seq: null,
+      type,
+      ts: new Date().toISOString(),
+      jobId: spec.id,
+      instanceId: spec.instanceId,
+      compositionId: spec.compositionId,
+      nodeId: spec.nodeId,
+      runId: spec.runId,
+      actor: spec.actor,
+      payload,
+    });
+  }
+}
+
+export function toQueueEvent(event: JournalEvent): QueueEvent {
+  return {
+    seq: event.seq,
+    type: event.eventType,
+    ts: event.ts,
+    jobId: event.jobId,
+    instanceId: event.capabilityInstanceId,
+    compositionId: event.compositionId,
+    nodeId: event.nodeId,
+    runId: event.runId,
+    actor: event.actor,
+    payload: event.payload,
+  };
+}

@@ -1,0 +1,136 @@
+import { heapPop, heapPush, type HeapEntry } from "./heap.ts";
+import type { Instance, JobClass, Line, PendingJob, SchedulerState } from "./state.ts";
+import type { JobRequest } from "./types.ts";
+
+const SEPARATOR = "\u0000";
+const ANYWHERE = "*";
+
+/** Puts a job among the pending ones. O(log n). */
+export function addPending(state: SchedulerState, job: Omit<PendingJob, "lineId">): void {
+  const line = lineFor(state, job.request);
+  state.pending.set(job.request.jobId, { ...job, lineId: line.id });
+  heapPush(line.heap, { rank: job.request.seq, id: job.request.jobId });
+  line.size++;
+  updateLine(state, line);
+}
+
+/** Takes a job out of the pending ones, wherever it stands. O(log n) amortized. */
+export function removePending(state: SchedulerState, jobId: string): PendingJob | undefined {
+  const job = state.pending.get(jobId);
+  if (job === undefined) return undefined;
+  state.pending.delete(jobId);
+  const line = state.lines.get(job.lineId);
+  if (line !== undefined) {
+    line.size--;
+    updateLine(state, line);
+  }
+  return job;
+}
+
+/** The job of a class that is first in order. */
+export function classHead(state: SchedulerState, jobClass: JobClass): PendingJob | undefined {
+  const top = liveTop(jobClass.heap, ({ id, rank }) => {
+    const line = state.lines.get(id);
+    return line?.classId === jobClass.id && line.headRank === rank;
+  });
+  const line = top === undefined ? undefined : state.lines.get(top.id);
+  return line === undefined ? undefined : lineHead(state, line);
+}
+
+/** Puts the lines of an instance where its state says, and has them examined in the next step. */
+export function regroup(state: SchedulerState, instance: Instance): void {
+  for (const id of instance.lines) {
+    const line = state.lines.get(id);
+    if (line !== undefined) enterClass(state, line);
+  }
+}
+
+/** Where a class stands among the others: higher priority first, then the earlier head. */
+export function isBefore(a: JobRequest, b: JobRequest): boolean {
+  return a.priority === b.priority ? a.seq < b.seq : a.priority > b.priority;
+}
+
+/** An instance without a process is the same to the ladder as any other without one. */
+export function isUnplaced(instance: Instance): boolean {
+  return instance.state === "absent" && instance.running.size === 0;
+}
+
+function lineFor(state: SchedulerState, request: JobRequest): Line {
+  const { instanceId } = request;
+  const id = [instanceId, kindOf(request)].join(SEPARATOR);
+  let line = state.lines.get(id);
+  if (line === undefined) {
+    line = { id, instanceId, request, heap: [], size: 0, classId: "", headRank: Infinity };
+    state.lines.set(id, line);
+    state.instances.get(instanceId)?.lines.add(id);
+  }
+  return line;
+}
+
+function kindOf(request: JobRequest): string {
+  return [request.profileKey, request.priority, request.vramLimitMb ?? ""].join(SEPARATOR);
+}
+
+function lineHead(state: SchedulerState, line: Line): PendingJob | undefined {
+  const top = liveTop(line.heap, ({ id, rank }) => {
+    const job = state.pending.get(id);
+    return job?.lineId === line.id && job.request.seq === rank;
+  });
+  return top === undefined ? undefined : state.pending.get(top.id);
+}
+
+/** Entries of jobs and lines that have moved on are dropped when they come to the top. */
+function liveTop(heap: HeapEntry[], isLive: (entry: HeapEntry) => boolean): HeapEntry | undefined {
+  let top = heap[0];
+  while (top !== undefined && !isLive(top)) {
+    heapPop(heap);
+    top = heap[0];
+  }
+  return top;
+}
+
+function updateLine(state: SchedulerState, line: Line): void {
+  if (line.size === 0) {
+    leaveClass(state, line);
+    state.lines.delete(line.id);
+    state.instances.get(line.instanceId)?.lines.delete(line.id);
+    return;
+  }
+  const headRank = lineHead(state, line)?.request.seq ?? Infinity;
+  if (headRank === line.headRank) return;
+  line.headRank = headRank;
+  enterClass(state, line);
+}
+
+function enterClass(state: SchedulerState, line: Line): void {
+  const instance = state.instances.get(line.instanceId);
+  const place = instance === undefined || isUnplaced(instance) ? ANYWHERE : `=${line.instanceId}`;
+  const classId = [place, kindOf(line.request)].join(SEPARATOR);
+  let jobClass = state.classes.get(classId);
+  if (line.classId !== classId) {
+    leaveClass(state, line);
+    if (jobClass === undefined) {
+      jobClass = { id: classId, priority: line.request.priority, heap: [], size: 0 };
+      state.classes.set(classId, jobClass);
+    }
+    line.classId = classId;
+    jobClass.size++;
+    heapPush(jobClass.heap, { rank: line.headRank, id: line.id });
+  } else if (jobClass !== undefined) {
+    heapPush(jobClass.heap, { rank: line.headRank, id: line.id });
+  }
+  state.awake.add(classId);
+}
+
+function leaveClass(state: SchedulerState, line: Line): void {
+  const jobClass = state.classes.get(line.classId);
+  line.classId = "";
+  if (jobClass === undefined) return;
+  jobClass.size--;
+  if (jobClass.size > 0) {
+    state.awake.add(jobClass.id);
+    return;
+  }
+  state.classes.delete(jobClass.id);
+  state.awake.delete(jobClass.id);
+}

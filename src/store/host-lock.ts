@@ -1,0 +1,104 @@
+import { existsSync } from "node:fs";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import BetterSqlite3 from "better-sqlite3";
+import { z } from "zod";
+import { CjmError } from "../errors/index.ts";
+import { randomHex } from "../util/ids.ts";
+import { isBusy } from "./sqlite-fault.ts";
+
+const LOCK_FILE = "host.lock";
+const INFO_FILE = "host.json";
+
+/** A reader holds the file for microseconds; whoever keeps it longer is a host. */
+const PATIENCE_MS = 500;
+
+const hostInfoSchema = z.object({
+  pid: z.int(),
+  /** Path of the host's control socket; absent while it has none. */
+  door: z.string().nullable(),
+});
+/** Who holds a data directory. */
+export type HostInfo = z.output<typeof hostInfoSchema>;
+
+/** The right to write in a data directory. The kernel takes it back when the process dies. */
+export interface HostLock extends AsyncDisposable {
+  /** Tells others where this host's door is, once it is open. */
+  announce(info: HostInfo): Promise<void>;
+}
+
+/**
+ * Takes the data directory for this process, making the directory if needed.
+ *
+ * The lock is SQLite's exclusive file lock: the kernel frees it with the process, so a text file
+ * left by a host that was killed locks nobody out.
+ *
+ * @throws {CjmError} `DATA_DIR_LOCKED` naming the pid and the door of the host that has it.
+ */
+export async function acquireHostLock(dataDir: string, info: HostInfo): Promise<HostLock> {
+  await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  const sqlite = new BetterSqlite3(join(dataDir, LOCK_FILE), { timeout: PATIENCE_MS });
+  try {
+    sqlite.exec("BEGIN EXCLUSIVE");
+  } catch (error) {
+    sqlite.close();
+    if (!isBusy(error)) throw error;
+    throw await lockedError(dataDir, error);
+  }
+  try {
+    await writeInfo(dataDir, info);
+  } catch (error) {
+    sqlite.close();
+    throw error;
+  }
+  return {
+    announce: (next) => writeInfo(dataDir, next),
+    async [Symbol.asyncDispose](): Promise<void> {
+      await rm(join(dataDir, INFO_FILE), { force: true });
+      sqlite.close();
+    },
+  };
+}
+
+/** The live host of a data directory, or undefined where there is none. Changes nothing. */
+export async function readHostInfo(dataDir: string): Promise<HostInfo | undefined> {
+  if (!isHeld(join(dataDir, LOCK_FILE))) return undefined;
+  return readInfo(dataDir);
+}
+
+function isHeld(lockFile: string): boolean {
+  if (!existsSync(lockFile)) return false;
+  using cleanup = new DisposableStack();
+  const sqlite = new BetterSqlite3(lockFile, { readonly: true, timeout: 0 });
+  cleanup.defer(() => sqlite.close());
+  try {
+    sqlite.prepare("select count(*) from sqlite_schema").get();
+    return false;
+  } catch (error) {
+    if (isBusy(error)) return true;
+    throw error;
+  }
+}
+
+async function lockedError(dataDir: string, cause: unknown): Promise<CjmError> {
+  const host = await readInfo(dataDir);
+  const who = host === undefined ? "another host" : `the host with pid ${host.pid}`;
+  const door = host?.door === undefined || host.door === null ? "" : ` (door ${host.door})`;
+  return new CjmError("DATA_DIR_LOCKED", `${dataDir} is in use by ${who}${door}`, {
+    cause,
+    details: { dataDir, ...host },
+  });
+}
+
+async function readInfo(dataDir: string): Promise<HostInfo | undefined> {
+  const text = await readFile(join(dataDir, INFO_FILE), "utf8").catch(() => undefined);
+  if (text === undefined) return undefined;
+  const parsed = hostInfoSchema.safeParse(JSON.parse(text));
+  return parsed.success ? parsed.data : undefined;
+}
+
+async function writeInfo(dataDir: string, info: HostInfo): Promise<void> {
+  const draft = join(dataDir, `${INFO_FILE}.${randomHex(4)}.new`);
+  await writeFile(draft, `${JSON.stringify(hostInfoSchema.parse(info))}\n`, { mode: 0o600 });
+  await rename(draft, join(dataDir, INFO_FILE));
+}

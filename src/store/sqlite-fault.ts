@@ -1,0 +1,35 @@
+import { SqliteError } from "better-sqlite3";
+import { CjmError } from "../errors/index.ts";
+
+/** The row itself is at fault; any other failure is the database's and may pass. */
+export function isRowFault(error: unknown): boolean {
+  if (!(error instanceof SqliteError)) return true;
+  return /^SQLITE_(?:CONSTRAINT|MISMATCH|TOOBIG|RANGE)/u.test(error.code);
+}
+
+/** What a unit that cannot be written is rejected with. */
+export function rejected(error: unknown): CjmError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return new CjmError("STORE_REJECTED", `A row could not be written: ${reason}`, { cause: error });
+}
+
+/** The file is damaged or is no database. */
+export function isDamage(error: unknown): boolean {
+  return error instanceof SqliteError && /^SQLITE_(?:CORRUPT|NOTADB)/u.test(error.code);
+}
+
+/** Another connection holds a lock. */
+export function isBusy(error: unknown): boolean {
+  return error instanceof SqliteError && error.code.startsWith("SQLITE_BUSY");
+}
+
+/** `DATABASE_CORRUPT` for damage, anything else unchanged. Damage is named, never repaired. */
+export function nameDamage(error: unknown, path: string): unknown {
+  if (!isDamage(error)) return error;
+  const reason = error instanceof Error ? error.message : String(error);
+  return new CjmError(
+    "DATABASE_CORRUPT",
+    `${path} is damaged (${reason}). It is left as it is: restore it from a backup, or move it away to begin a new one`,
+    { cause: error, details: { path } },
+  );
+}

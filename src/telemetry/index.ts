@@ -1,0 +1,15 @@
+export { attributeGpu, CONFIDENCE } from "./attribution.ts";
+export type { Attribution, AttributionMethod, GpuAttribution } from "./attribution.ts";
+export { monotonicClock } from "./clock.ts";
+export type { TelemetryClock } from "./clock.ts";
+export { sampleFromOriginal, watchChunkSchema } from "./gpu-sample.ts";
+export type { GpuEvent, GpuSample, GpuState } from "./gpu-sample.ts";
+export { pollingSource } from "./gpu-source.ts";
+export type { GpuSource, OriginalMonitor } from "./gpu-source.ts";
+export type { JobMeasurement } from "./job-tracker.ts";
+export { openProcessReader } from "./pidusage-reader.ts";
+export { ProcReader } from "./process-reader.ts";
+export type { ProcessReader, ProcessReading } from "./process-reader.ts";
+export type { GpuSnapshot, InstanceSnapshot, TelemetrySnapshot } from "./snapshot.ts";
+export { Telemetry } from "./telemetry.ts";
+export type { TelemetryNotice, TelemetryOptions } from "./telemetry.ts";
