@@ -6,8 +6,8 @@
  *   ties    the same adapters to rank 32 in delta space, and `compat: peft`, for few layers
  *   models  two bfloat16 checkpoints against a base, ties
  *
- *   node --import ./test/integration/adapter-merger/source-hooks.ts \
- *     bench/merge-files.ts [rounds] [layers] [layers of ties] [row ...]
+ *   npm run build
+ *   node bench/merge-files.ts [rounds] [layers] [layers of ties] [row ...]
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, statSync } from "node:fs";
@@ -25,7 +25,6 @@ const isWanted = (row: string): boolean => rows.length === 0 || rows.includes(ro
 
 const folder = mkdtempSync(join(tmpdir(), "merge-bench-"));
 const fromHere = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
-const HOOKS = fromHere("../test/integration/adapter-merger/source-hooks.ts");
 
 interface Run {
   readonly seconds: number;
@@ -34,7 +33,7 @@ interface Run {
 }
 
 function run(kind: "adapters" | "models", threads: number, input: object): Run {
-  const args = ["--import", HOOKS, fromHere("merge-run.ts"), folder, kind, String(threads)];
+  const args = [fromHere("merge-run.ts"), folder, kind, String(threads)];
   const text = execFileSync(process.execPath, [...args, JSON.stringify(input)], {
     encoding: "utf8",
   });
@@ -42,10 +41,16 @@ function run(kind: "adapters" | "models", threads: number, input: object): Run {
   return JSON.parse(text) as Run;
 }
 
+const made = new Map<number, { path: string }[]>();
+
 function adapters(count: number): { path: string }[] {
-  return ["a", "b", "c"].map((seed) => {
+  const known = made.get(count);
+  if (known !== undefined) return known;
+  const paths = ["a", "b", "c"].map((seed) => {
     return { path: writeSevenB(join(folder, `${count}-${seed}`), seed, count) };
   });
+  made.set(count, paths);
+  return paths;
 }
 
 /** Seconds of copying and hashing the same files with the system's tools. */

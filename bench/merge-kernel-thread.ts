@@ -38,5 +38,6 @@ parentPort?.on("message", () => {
     const out = new Float32Array(output, tensor * length * 4, length);
     mergeVectors(vectorsInMemory(views, 1), merge, (start, values) => out.set(values, start));
   }
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
   parentPort?.postMessage("done");
 });

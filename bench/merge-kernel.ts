@@ -47,6 +47,7 @@ async function ours(threads: number): Promise<number> {
     workers.slice(0, threads).map(async (worker) => {
       const done = Promise.withResolvers<void>();
       worker.once("message", () => done.resolve());
+      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
       worker.postMessage("go");
       await done.promise;
     }),
