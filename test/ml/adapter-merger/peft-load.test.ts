@@ -16,7 +16,7 @@ const METHODS = [
   "ties_svd",
   "magnitude_prune_svd",
 ];
-const REQUIREMENTS = ["peft==0.21.0", "torch", "numpy"];
+const REQUIREMENTS = ["torch==2.13.0", "peft==0.21.0", "numpy"];
 
 /**
  * A Python with the real peft: the one that `CJM_ML_PYTHON` names, or an environment made here and
