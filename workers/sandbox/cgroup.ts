@@ -124,13 +124,13 @@ export class JailCgroup {
   }
 
   /** The limits as the kernel has them. */
-  effectiveLimits(): { memoryMb: number | undefined; pids: number | undefined } {
+  effectiveLimits(): Partial<Pick<Limits, "memoryMb" | "pids">> {
     const isUnified = this.#parent.version === 2;
     const memory = this.#number("memory", isUnified ? "memory.max" : "memory.limit_in_bytes");
     const pids = this.#number("pids", "pids.max");
     return {
-      memoryMb: memory === undefined ? undefined : memory / MB,
-      pids: pids === undefined ? undefined : pids - INIT_PROCESSES,
+      ...(memory !== undefined && { memoryMb: memory / MB }),
+      ...(pids !== undefined && { pids: pids - INIT_PROCESSES }),
     };
   }
 

@@ -118,8 +118,9 @@ export class Monitor implements Disposable {
             isOutOfPids: seen.pids - INIT_PROCESSES >= limits.pids,
           }
         : { isOutOfMemory: seen.reading.oomKills > 0, isOutOfPids: seen.reading.pidsRefused > 0 };
-    if (isOutOfMemory) return "oom";
+    // A fork bomb also fills memory; what it ran into first is the number of processes.
     if (isOutOfPids) return "pids";
+    if (isOutOfMemory) return "oom";
     if (seen.isDiskFull) return "disk_limit";
     return this.#cpuMs > limits.cpuMs ? "cpu_timeout" : undefined;
   }
