@@ -93,7 +93,10 @@ export class Telemetry implements AsyncDisposable {
   trackInstance(instanceId: string, rootPid: number): void {
     if (this.#instances.get(instanceId)?.rootPid === rootPid) return;
     this.untrackInstance(instanceId);
-    const tracker = new InstanceTracker({ instanceId, rootPid }, this.#reader, this.#hostCgroup);
+    const tracker = new InstanceTracker({ instanceId, rootPid }, this.#reader, {
+      hostCgroup: this.#hostCgroup,
+      clock: this.#clock,
+    });
     this.#instances.set(instanceId, tracker);
     this.#hurry();
   }

@@ -101,6 +101,22 @@ describe("the peak of a job", () => {
     expect(processes.pssReads).toBe(2);
   });
 
+  test("is not slowed by a tree so large that its shared pages take long to measure", async () => {
+    const slow = Promise.withResolvers<void>();
+    processes.whilePss = () => slow.promise;
+    telemetry.startJob("j1", "inference", 100);
+    await settled();
+    await clock.advance(500);
+    slow.resolve();
+    await settled();
+    expect(processes.pssReads).toBe(2);
+    // Half a second of measuring buys fifty seconds without.
+    for (let second = 0; second < 49; second += 1) await clock.advance(1_000);
+    expect(processes.pssReads).toBe(2);
+    await clock.advance(1_100);
+    expect(processes.pssReads).toBe(4);
+  });
+
   test("is marked where another job ran in the instance at any time", async () => {
     telemetry.startJob("a", "inference", 100);
     telemetry.startJob("b", "inference", 100);
