@@ -82,6 +82,15 @@ export function profileKey(parts: ProfileKeyParts): string {
   ].join(SEPARATOR);
 }
 
+/**
+ * The GPU model for the keys of a machine: all of its models where they differ, since a job is placed
+ * after its key is made. The peaks of such a key are the highest on any of them.
+ */
+export function machineGpuModel(models: readonly string[]): string | null {
+  const distinct = [...new Set(models)].sort();
+  return distinct.length === 0 ? null : distinct.join(" + ");
+}
+
 /** The parts of a key that `profileKey` made; null for any other text. */
 export function parseProfileKey(key: string): ProfileKeyParts | null {
   const [capability, version, configHash, bucket, ...model] = key.split(SEPARATOR);
