@@ -124,6 +124,32 @@ describe("first runs", () => {
     expect(admitted(d.submit("c", tool))).toEqual(["c"]);
   });
 
+  test("that were too short to be sampled still count as runs where there is no GPU", () => {
+    const d = drive();
+    const { key } = profileOf("k", {});
+    const unsampled = {
+      key,
+      outcome: "completed" as const,
+      alone: true,
+      vramPeakMb: null,
+      ramPeakMb: null,
+      durationMs: 1,
+      loadMs: null,
+      cpuPercent: null,
+      usage: {},
+      seenAtMs: 0,
+      driver: null,
+    };
+    const profile = foldSample(null, unsampled);
+    d.send({ type: "profile_changed", key: keyOf("k"), profile });
+    d.telemetry(null);
+    d.ready("one", { maxConcurrent: 2 });
+    expect(["a", "b"].flatMap((id) => admitted(d.submit(id)))).toEqual(["a", "b"]);
+    // Where a monitor runs it could still use a GPU.
+    d.telemetry(ONE);
+    expect(d.submit("c", { instanceId: "two" })).toMatchObject([{ exclusive: true }]);
+  });
+
   test("are every run when tracking is off", () => {
     const d = drive({ empiricalTracking: false });
     d.profile("k", { vramMb: 1000 });

@@ -7,6 +7,7 @@ import {
   foldSample,
   inputBucket,
   isMeasured,
+  machineGpuModel,
   p95Of,
   parseProfileKey,
   profileKey,
@@ -49,6 +50,12 @@ describe("keys", () => {
     const bare = { ...KEY, version: "1.2", bucket: null, gpuModel: null };
     expect(parseProfileKey(profileKey(bare))).toEqual(bare);
     expect(parseProfileKey("anything else")).toBeNull();
+  });
+
+  test("a machine with several GPU models has one name for them", () => {
+    expect(machineGpuModel(["B", "A", "B"])).toBe("A + B");
+    expect(machineGpuModel(["A", "A"])).toBe("A");
+    expect(machineGpuModel([])).toBeNull();
   });
 
   test("inputs are grouped by powers of two, unknown ones by themselves", () => {
