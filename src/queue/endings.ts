@@ -43,15 +43,16 @@ export async function fail(loop: RunLoop, entry: JobEntry, thrown: unknown): Pro
   const isOutOfMemory = error.category === "resource";
   await loop.transact((unit) => {
     if (entry.isCancelled) {
-      leaveLane(loop, entry, "cancelled", unit);
       end(loop, entry, { status: "cancelled", error: cancelledError(entry) }, unit);
+      leaveLane(loop, entry, "cancelled", unit);
       return;
     }
     if (isOutOfMemory) learn(loop, entry, null, unit);
     const left = retry.retry ? "requeued" : "failed";
-    leaveLane(loop, entry, isOutOfMemory ? "out_of_memory" : left, unit);
     if (retry.retry) requeue(loop, entry, { error, ...retry }, unit);
     else end(loop, entry, { status: "failed", error }, unit);
+    // Last: what the failure halts must not take the lane that it frees.
+    leaveLane(loop, entry, isOutOfMemory ? "out_of_memory" : left, unit);
   });
 }
 
@@ -126,6 +127,8 @@ export function errorOf(entry: JobEntry, thrown: unknown): JobError {
 type Retry = ReturnType<typeof decideRetry> & { readonly isCounted: boolean };
 
 function retryOf(entry: JobEntry, error: JobError, thrown: unknown): Retry {
+  // A reader cannot take back what it has read.
+  if (entry.chunks?.hasBegun === true) return { retry: false, isCounted: true };
   // Its worker was ended for another job's sake: that says nothing about this one.
   if (isEndedByHost(thrown) && entry.attemptNow?.stop == null) {
     return { retry: true, delayMs: 0, restartWorker: false, evict: false, isCounted: false };
