@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -38,8 +39,10 @@ export interface QueueHost extends AsyncDisposable {
   journal(filter?: { jobId?: string; compositionId?: string }): Promise<readonly JournalEvent[]>;
 }
 
+/** A folder of its own; in memory where the system has such a place, since SIGKILL tests no fsync. */
 export async function newDataDir(): Promise<string> {
-  return await mkdtemp(join(tmpdir(), "cjm-queue-"));
+  const memory = "/dev/shm";
+  return await mkdtemp(join(existsSync(memory) ? memory : tmpdir(), "cjm-queue-"));
 }
 
 export async function openQueue(options: QueueHostOptions = {}): Promise<QueueHost> {
