@@ -78,6 +78,7 @@ export class CapabilityExecutor implements Executor {
     signal: AbortSignal,
   ): Promise<ExecutionOutcome> {
     const instance = this.#manager.instance(call.instanceId);
+    const isReady = instance.state === "ready";
     const startedAt = performance.now();
     const worker = await abortable(instance.ensureReady(call.gpuUuid), signal);
     const attempt = join(this.#folders.work, call.jobId, String(call.attempt));
@@ -88,14 +89,16 @@ export class CapabilityExecutor implements Executor {
     try {
       events.sent({
         workerSessionId: worker.sessionId,
-        loadMs: performance.now() - startedAt,
+        loadMs: isReady ? 0 : performance.now() - startedAt,
       });
       const answer = await this.#send({ call, instance, worker, attempt, events, signal });
       const result = await adoptOutputs(answer, { attempt, files: this.#folders.files });
       peaks = withReported(await this.#meter.end(call.jobId), active);
       return { result, usage: active.usage, workerSessionId: worker.sessionId, peaks };
     } finally {
-      if (peaks === undefined) await this.#meter.end(call.jobId);
+      if (peaks === undefined) {
+        events.measured(withReported(await this.#meter.end(call.jobId), active));
+      }
       instance.calls.end(call.jobId);
       await rm(join(this.#folders.work, call.jobId), { recursive: true, force: true });
     }
