@@ -102,7 +102,7 @@ describe("a worker that answers badly", () => {
     });
     await expect(connection.get("/stats", statsSchema)).rejects.toMatchObject({
       code: "RESPONSE_INVALID",
-      fieldsInvalid: ["pid"],
+      fieldsInvalid: ["pid", "cpu_percent", "memory_rss_mb"],
     });
     await expect(post("/task")).rejects.toMatchObject({
       code: "RESPONSE_INVALID",
