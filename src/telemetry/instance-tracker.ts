@@ -12,6 +12,8 @@ export interface TreeUse {
   /** CPU time of every process seen so far, ended ones included. */
   readonly cpuMs: number;
   readonly processes: number;
+  /** Since the look before; 100 is one core. Null at the first look. */
+  readonly cpuPercent: number | null;
   readonly atMs: number;
 }
 
@@ -23,8 +25,10 @@ export class InstanceTracker {
   readonly jobs = new Set<string>();
   hasRun = false;
   use: TreeUse | undefined;
-  /** Latest VRAM by GPU. */
+  /** Latest and highest VRAM by GPU, and highest resident memory, since it is followed. */
   gpu: ReadonlyMap<string, Attribution> = new Map();
+  readonly gpuPeakBytes = new Map<string, number>();
+  hostPeakBytes = 0;
   readonly #reader: ProcessReader;
   readonly #hostCgroup: string | null;
   readonly #cpuByProcess = new Map<string, number>();
@@ -62,14 +66,24 @@ export class InstanceTracker {
     const isShared = processes.length > 1;
     if (isShared && nowMs - this.#pssReadMs >= PSS_PERIOD_MS) this.#startPss(nowMs, rssBytes);
     const share = isShared ? this.#pssShare : undefined;
+    const before = this.use;
     this.use = {
       bytes: rssBytes * (share ?? 1),
       method: share === undefined ? "rss" : "pss",
       cpuMs: this.#cpuMs,
       processes: processes.length,
+      cpuPercent: before === undefined ? null : cpuPercent(before, this.#cpuMs, nowMs),
       atMs: nowMs,
     };
+    this.hostPeakBytes = Math.max(this.hostPeakBytes, this.use.bytes);
     return this.use;
+  }
+
+  sampled(gpu: ReadonlyMap<string, Attribution>): void {
+    this.gpu = gpu;
+    for (const [uuid, { bytes }] of gpu) {
+      this.gpuPeakBytes.set(uuid, Math.max(bytes, this.gpuPeakBytes.get(uuid) ?? 0));
+    }
   }
 
   /** The tree as last seen. Inner pids are read once for every process. */
@@ -134,4 +148,9 @@ export class InstanceTracker {
     }
     this.#pssShare = Math.min(1, sum / rssBytes);
   }
+}
+
+function cpuPercent(before: TreeUse, cpuMs: number, nowMs: number): number | null {
+  const elapsedMs = nowMs - before.atMs;
+  return elapsedMs <= 0 ? before.cpuPercent : ((cpuMs - before.cpuMs) / elapsedMs) * 100;
 }

@@ -100,12 +100,18 @@ export async function settled(): Promise<void> {
 /** A monitor's stream that the test writes. */
 export class ManualSource implements GpuSource {
   readonly openedHz: number[] = [];
+  /** What a stream that wants a fresh reading begins with. */
+  latest: unknown;
   readonly #streams = new Set<{ push: (item: { chunk: unknown } | { error: Error }) => void }>();
 
   get open(): number {
     return this.#streams.size;
   }
   async *watch(hz: number, signal: AbortSignal): AsyncGenerator<unknown, void> {
+    if (hz === 100) {
+      if (this.latest !== undefined) yield this.latest;
+      return;
+    }
     this.openedHz.push(hz);
     const items: ({ chunk: unknown } | { error: Error })[] = [];
     let wake = Promise.withResolvers<void>();
@@ -131,6 +137,7 @@ export class ManualSource implements GpuSource {
     }
   }
   async push(chunk: unknown): Promise<void> {
+    this.latest = chunk;
     for (const stream of this.#streams) stream.push({ chunk });
     await settled();
   }
