@@ -123,6 +123,12 @@ export class JailCgroup {
     for (const folder of this.#folders()) writeFileSync(join(folder, "cgroup.procs"), String(pid));
   }
 
+  /** Processes in it now. */
+  members(): number[] {
+    const text = this.#text("memory", "cgroup.procs") ?? "";
+    return text.split("\n").filter(Boolean).map(Number);
+  }
+
   /** The limits as the kernel has them. */
   effectiveLimits(): Partial<Pick<Limits, "memoryMb" | "pids">> {
     const isUnified = this.#parent.version === 2;

@@ -248,7 +248,7 @@ describe("without cgroups", () => {
   ] as const)("the sampled tree says %s", async ([status, code]) => {
     const result = await sampled.run({
       code,
-      limits: { memory_mb: 64, disk_mb: 512, pids: 32, cpu_ms: 400, wall_ms: 20_000 },
+      limits: { memory_mb: 64, disk_mb: 512, pids: 4, cpu_ms: 400, wall_ms: 20_000 },
     });
     expect(result).toMatchObject({ status, isolation: { memory_enforced_by: "sampled" } });
   });
