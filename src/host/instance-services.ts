@@ -4,7 +4,7 @@ import { type DiscoveredManifest, hostPackage, type ResolvedConfig } from "../co
 import { CjmError } from "../errors/index.ts";
 import type { SessionNames } from "../process/index.ts";
 import type { Cage } from "../protocol/index.ts";
-import type { DiagnosticsStore, SecretStore, StorePort } from "../store/index.ts";
+import type { DiagnosticsStore, JournalEvent, SecretStore, StorePort } from "../store/index.ts";
 
 /** Time a worker has for its cleanup hook. */
 const CLEANUP_TIMEOUT_MS = 2_000;
@@ -17,6 +17,8 @@ export interface ServiceParts {
   readonly diagnostics: DiagnosticsStore;
   readonly store: StorePort;
   readonly secrets: SecretStore;
+  /** Tells subscribers of the rows that workers' lives leave. */
+  readonly announcer: { readonly announce: (events: readonly JournalEvent[]) => void };
 }
 
 /** What the host's instances share. */
@@ -40,7 +42,10 @@ export function instanceServices(parts: ServiceParts): InstanceServices {
     sessions: parts.sessions,
     diagnostics: parts.diagnostics,
     journal: async (entries) => {
-      await store.stage(entries.map((event) => ({ op: "journal.append", event })));
+      const { events } = await store.stage(
+        entries.map((event) => ({ op: "journal.append", event })),
+      );
+      parts.announcer.announce(events);
     },
     workerEnvironment: (definition) => workerEnvironment(definition, parts, capabilityDataDir),
   };
