@@ -123,6 +123,10 @@ export class CapabilityExecutor implements Executor {
     });
   }
 
+  names(): readonly string[] {
+    return [...this.#manager.definitions.keys()];
+  }
+
   declare(instanceId: string, declaration: InstanceDeclaration): void {
     this.#manager.declare({ instanceId, ...declaration });
   }

@@ -2,6 +2,7 @@ import { Command, CommanderError, Option } from "commander";
 import { hostPackage } from "../config/package-root.ts";
 import { CjmError } from "../errors/index.ts";
 import type { GlobalOptions } from "./context.ts";
+import { addEnvironmentCommands } from "./environment-program.ts";
 import { EXIT, exitCodeOf } from "./exit-codes.ts";
 import { color, harmless, printError } from "./terminal.ts";
 
@@ -60,6 +61,7 @@ export function createProgram(done: (exitCode: number) => void): Command {
     done(await outcome);
   };
   addInstallCommands(program, globals, finish);
+  addEnvironmentCommands(program, globals, finish);
   addRunCommands(program, globals, finish);
   addLookCommands(program, globals, finish);
   addAuthorCommands(program, globals, finish);

@@ -110,7 +110,14 @@ function enterClass(state: SchedulerState, line: Line): void {
   if (line.classId !== classId) {
     leaveClass(state, line);
     if (jobClass === undefined) {
-      jobClass = { id: classId, priority: line.request.priority, heap: [], size: 0 };
+      jobClass = {
+        id: classId,
+        priority: line.request.priority,
+        heap: [],
+        size: 0,
+        demand: null,
+        knowledge: -1,
+      };
       state.classes.set(classId, jobClass);
     }
     line.classId = classId;
@@ -119,7 +126,7 @@ function enterClass(state: SchedulerState, line: Line): void {
   } else if (jobClass !== undefined) {
     heapPush(jobClass.heap, { rank: line.headRank, id: line.id });
   }
-  state.awake.add(classId);
+  wake(state, classId);
 }
 
 function leaveClass(state: SchedulerState, line: Line): void {
@@ -128,9 +135,16 @@ function leaveClass(state: SchedulerState, line: Line): void {
   if (jobClass === undefined) return;
   jobClass.size--;
   if (jobClass.size > 0) {
-    state.awake.add(jobClass.id);
+    wake(state, jobClass.id);
     return;
   }
   state.classes.delete(jobClass.id);
   state.awake.delete(jobClass.id);
+  // Its head may have held a place.
+  state.host.changed = true;
+}
+
+function wake(state: SchedulerState, classId: string): void {
+  state.awake.add(classId);
+  state.fresh.add(classId);
 }

@@ -16,24 +16,26 @@ const MARGIN_SHARE = 0.05;
  * The jobs of a set share what the instance held before its first job and add the rest of their
  * peaks; a measured peak of as many concurrent jobs can only raise that.
  */
-export function vramOfSet(state: SchedulerState, instance: Instance, extra: Need | null): number {
+function vramOfSet(state: SchedulerState, instance: Instance, extra: Need | null): number {
   const base = instance.baseVramMb;
-  let sum = 0;
   let jobs = 0;
+  let sum = 0;
   let largest = 0;
-  for (const { vramMb } of setOf(state, instance, extra)) {
+  const add = ({ vramMb }: Need): void => {
     jobs++;
     sum += Math.max(0, vramMb - base);
     largest = Math.max(largest, vramMb);
-  }
+  };
+  for (const job of runningIn(state, instance)) add(job);
+  if (extra !== null) add(extra);
   const together = jobs > 1 ? (instance.concurrentVramMb[jobs] ?? 0) : 0;
   return Math.max(sum > 0 ? base + sum : largest, together);
 }
 
 /** RAM of the set: the sum of the peaks, since how much of it is shared is not measured. */
-export function ramOfSet(state: SchedulerState, instance: Instance, extra: Need | null): number {
-  let sum = 0;
-  for (const { ramMb } of setOf(state, instance, extra)) sum += ramMb;
+function ramOfSet(state: SchedulerState, instance: Instance, extra: Need | null): number {
+  let sum = extra?.ramMb ?? 0;
+  for (const { ramMb } of runningIn(state, instance)) sum += ramMb;
   return sum;
 }
 
@@ -47,8 +49,15 @@ export function costOf(state: SchedulerState, instance: Instance, need: Need): N
   };
 }
 
+/** Recomputes what the jobs of an instance need together, after that set has changed. */
+export function refreshSet(state: SchedulerState, instance: Instance): void {
+  instance.vram.admittedMb = vramOfSet(state, instance, null);
+  instance.ram.admittedMb = ramOfSet(state, instance, null);
+}
+
 /** Recomputes one instance's reservations and what depends on them. */
 export function refreshInstance(state: SchedulerState, instance: Instance): void {
+  refreshSet(state, instance);
   updateReservations(state, instance);
   const gpu = instance.gpu === null ? undefined : state.gpus.get(instance.gpu);
   if (gpu !== undefined) refreshGpu(state, gpu);
@@ -69,6 +78,7 @@ export function refreshAll(state: SchedulerState): void {
     state.host.largestGpuMb = Math.max(state.host.largestGpuMb, gpu.totalMb - gpu.marginMb);
   }
   state.gpuOrder.sort((a, b) => a.availableMb - b.availableMb);
+  state.host.knowledge++;
 }
 
 /** Moves an instance to a GPU in the ledger; null takes it off. */
@@ -149,12 +159,13 @@ export function sumOver(
   return sum;
 }
 
-function* setOf(state: SchedulerState, instance: Instance, extra: Need | null): Iterable<Need> {
-  for (const id of instance.running) {
-    const job: RunningJob | undefined = state.running.get(id);
-    if (job !== undefined) yield job;
+function runningIn(state: SchedulerState, { running }: Instance): RunningJob[] {
+  const jobs: RunningJob[] = [];
+  for (const id of running) {
+    const job = state.running.get(id);
+    if (job !== undefined) jobs.push(job);
   }
-  if (extra !== null) yield extra;
+  return jobs;
 }
 
 /** What an instance holds whatever runs in it. */
@@ -164,17 +175,22 @@ function standing(use: MemoryUse): number {
 
 function updateReservations(state: SchedulerState, instance: Instance): void {
   const { vram, ram } = instance;
-  vram.reservedMb = Math.max(standing(vram), vramOfSet(state, instance, null));
+  vram.reservedMb = Math.max(standing(vram), vram.admittedMb);
   const promisedBefore = promised(ram);
-  ram.reservedMb = Math.max(standing(ram), ramOfSet(state, instance, null));
-  state.host.ramPromisedMb += promised(ram) - promisedBefore;
+  ram.reservedMb = Math.max(standing(ram), ram.admittedMb);
+  changeRamPromised(state, promised(ram) - promisedBefore);
 }
 
 /** The sum of RAM promises is kept up to date by differences, so a sample is changed here. */
 export function setRamSample(state: SchedulerState, instance: Instance, sampledMb: number): void {
   const before = promised(instance.ram);
   instance.ram.sampledMb = sampledMb;
-  state.host.ramPromisedMb += promised(instance.ram) - before;
+  changeRamPromised(state, promised(instance.ram) - before);
+}
+
+function changeRamPromised({ host }: SchedulerState, byMb: number): void {
+  host.ramPromisedMb += byMb;
+  if (byMb < 0) host.changed = true;
 }
 
 function promised(use: MemoryUse): number {
@@ -211,7 +227,9 @@ function updateAvailable(state: SchedulerState, gpu: Gpu): void {
     promisedMb += promised(instance.vram);
     evictable ||= isIdleResident(instance) && instance.vram.sampledMb > 0;
   }
-  gpu.availableMb = gpu.freeMb - gpu.marginMb - promisedMb;
+  const availableMb = gpu.freeMb - gpu.marginMb - promisedMb;
+  if (availableMb > gpu.availableMb || evictable) state.host.changed = true;
+  gpu.availableMb = availableMb;
   if (evictable && gpu.present) state.evictableGpus.add(gpu.uuid);
   else state.evictableGpus.delete(gpu.uuid);
 }

@@ -74,7 +74,12 @@ async function runInJail(
   context.signal.throwIfAborted();
   const { firstLimit } = watching;
   return reportRun(engine, policy, {
-    ...{ end, usage, stdout, stderr, collected, firstLimit },
+    end,
+    usage,
+    stdout,
+    stderr,
+    collected,
+    firstLimit,
     outputFolder: () => context.outputFolder(),
   });
 }
@@ -107,15 +112,23 @@ async function guestEnd(
   try {
     signal.throwIfAborted();
     jail.openGate();
-    if (program.converse !== undefined && jail.channel !== undefined) {
-      using channel = new LineChannel(jail.channel);
-      await program.converse(channel);
-      void jail.endGuestAfter(GOODBYE_MS);
-    }
+    if (program.converse !== undefined) await converse(jail, program.converse);
     return await jail.guestEnd();
   } finally {
     signal.removeEventListener("abort", onAbort);
   }
+}
+
+/** Ends with the guest, whose end the channel does not tell: the jail's first process holds it too. */
+async function converse(jail: Jail, talk: (channel: LineChannel) => Promise<void>): Promise<void> {
+  if (jail.channel === undefined)
+    throw new TypeError("A conversation needs a policy with a channel");
+  const channel = new LineChannel(jail.channel);
+  const talking = talk(channel);
+  await Promise.race([talking, jail.guestEnd()]);
+  channel[Symbol.dispose]();
+  await talking;
+  void jail.endGuestAfter(GOODBYE_MS);
 }
 
 /** How long a guest may take to end once its conversation is over. */

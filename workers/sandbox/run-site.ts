@@ -88,7 +88,10 @@ function jailedPolicy(
     mounts: folder === undefined ? mounts : withWorkFolder(mounts, folder.path),
     workSource: folder?.path,
     env: {
-      ...{ PATH: GUEST_PATH, HOME: WORK_FOLDER, TMPDIR: "/tmp", LANG: "C.UTF-8" },
+      PATH: GUEST_PATH,
+      HOME: WORK_FOLDER,
+      TMPDIR: "/tmp",
+      LANG: "C.UTF-8",
       ...packageEnvironment(place.language, packages),
       ...place.env,
     },
@@ -114,7 +117,10 @@ function openPolicy(
     mounts: [],
     workSource: home,
     env: {
-      ...{ PATH: process.env["PATH"] ?? GUEST_PATH, HOME: home, TMPDIR: home, LANG: "C.UTF-8" },
+      PATH: process.env["PATH"] ?? GUEST_PATH,
+      HOME: home,
+      TMPDIR: home,
+      LANG: "C.UTF-8",
       ...packageEnvironment(place.language, packages),
       ...place.env,
     },

@@ -1,16 +1,15 @@
 import { basename, extname, resolve } from "node:path";
-import { findCompositionIssues, parseCompositionFile } from "../../composition/index.ts";
+import { parseCompositionFile } from "../../composition/index.ts";
 import {
   checkYaml,
   cjmConfigSchema,
-  loadManifests,
-  manifestSearchPaths,
   readCapabilitiesFile,
   readManifest,
   readYaml,
   resolveIncludes,
 } from "../../config/index.ts";
 import { CjmError } from "../../errors/index.ts";
+import { checkAgainstManifests } from "../composition-check.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
 import { color, harmless, print, printJson } from "../terminal.ts";
@@ -62,17 +61,7 @@ async function check(path: string, format: string, options: ValidateOptions): Pr
 async function checkComposition(path: string, options: ValidateOptions): Promise<void> {
   const { value } = await readYaml(path);
   const composition = parseCompositionFile(await resolveIncludes(value, path));
-  const { capabilities } = await loadManifests(manifestSearchPaths(await configOf(options)));
-  const issues = findCompositionIssues(composition, {
-    instance: (id, declaration) => {
-      const code = capabilities.get(declaration?.capability ?? id)?.manifest.code;
-      if (code === undefined) return undefined;
-      return { capability: code.name, enabled: true, actions: code.actions, tasks: code.tasks };
-    },
-  });
-  if (issues.length === 0) return;
-  const lines = issues.map(({ node, path: at, message }) => `  ${node ?? ""} ${at}: ${message}`);
-  throw new CjmError("COMPOSITION_INVALID", lines.join("\n"));
+  await checkAgainstManifests(composition, await configOf(options));
 }
 
 async function detect(path: string): Promise<string> {

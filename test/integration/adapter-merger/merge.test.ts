@@ -163,11 +163,8 @@ describe("merging in delta space", () => {
     using folder = new Folder();
     const one = normalAdapter(folder.in("a"), { seed: "a" });
     const two = normalAdapter(folder.in("b"), { seed: "b", modules: [MODULE] });
-    const input = { adapters: [{ path: one }, { path: two }], method: "linear" } as const;
-    await expect(merge(input, makeCall(folder))).rejects.toMatchObject({
-      code: "CAPABILITY_INPUT",
-      message: expect.stringContaining("layers.0.v_proj is missing"),
-    });
+    const input = { adapters: [{ path: one }, { path: two }], method: "linear" as const };
+    await expect(merge(input, makeCall(folder))).rejects.toThrow("layers.0.v_proj is missing");
     const { adapter } = await merge({ ...input, missing_modules: "zero" }, makeCall(folder));
     const other = "layers.0.v_proj";
     expect(relativeError(deltaOf(adapter.data.path, other), deltaOf(one, other))).toBeLessThan(
@@ -255,7 +252,7 @@ describe("results", () => {
     using folder = new Folder();
     const adapters = three(folder).map((path) => ({ path }));
     const first = await merge({ adapters, method: "linear" }, makeCall(folder));
-    const [kept = ""] = filesBelow(folder.in("data")).filter((path) => path.endsWith(WEIGHTS));
+    const kept = filesBelow(folder.in("data")).find((path) => path.endsWith(WEIGHTS)) ?? "";
     const bytes = readFileSync(kept);
     bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
     writeFileSync(kept, bytes);
@@ -288,7 +285,7 @@ describe("results", () => {
     bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
     writeFileSync(join(path, WEIGHTS), bytes);
     const call = makeCall(folder);
-    const input = { adapters: [{ path: reference }], method: "linear", lambda: 3 } as const;
+    const input = { adapters: [{ path: reference }], method: "linear" as const, lambda: 3 };
     await expect(merge(input, call)).rejects.toMatchObject({
       code: "FILE_INVALID",
       reason: "hash",
@@ -378,7 +375,7 @@ describe("values that are not finite", () => {
     await expect(merge({ adapters: withNaN(folder), ...recipe }, call)).rejects.toMatchObject({
       code: "FILE_INVALID",
       reason: "non_finite",
-      message: expect.stringContaining("m.lora_A.weight"),
+      details: { tensor: "base_model.model.m.lora_A.weight" },
     });
     expect(filesBelow(call.outputFolder)).toEqual([]);
   });

@@ -29,11 +29,17 @@ function product(b: Thin, a: Thin): Float64Array {
   for (let i = 0; i < b.rows; i += 1) {
     for (let k = 0; k < a.rows; k += 1) {
       for (let j = 0; j < a.columns; j += 1) {
-        out[i * a.columns + j]! += b.values[i * b.columns + k]! * a.values[k * a.columns + j]!;
+        out[i * a.columns + j] =
+          at(out, i * a.columns + j) +
+          at(b.values, i * b.columns + k) * at(a.values, k * a.columns + j);
       }
     }
   }
   return out;
+}
+
+function at(values: ArrayLike<number>, index: number): number {
+  return values[index] ?? NaN;
 }
 
 function norm(values: ArrayLike<number>): number {
@@ -104,8 +110,10 @@ test.for([1, 2, 3, 17, 48])("symmetricEigen decomposes a %i x %i matrix", (n) =>
   for (let j = 0; j < n; j += 1) {
     for (let i = 0; i < n; i += 1) {
       let sum = 0;
-      for (let k = 0; k < n; k += 1) sum += matrix[i * n + k]! * vectors[k * n + j]!;
-      expect(Math.abs(sum - values[j]! * vectors[i * n + j]!)).toBeLessThan(1e-11 * values[0]!);
+      for (let k = 0; k < n; k += 1) sum += at(matrix, i * n + k) * at(vectors, k * n + j);
+      expect(Math.abs(sum - at(values, j) * at(vectors, i * n + j))).toBeLessThan(
+        1e-11 * at(values, 0),
+      );
     }
   }
 });
@@ -162,7 +170,8 @@ function product2(x: Float64Array, m: number, n: number): Float64Array {
   const out = new Float64Array(m * m);
   for (let i = 0; i < m; i += 1) {
     for (let j = 0; j < m; j += 1) {
-      for (let k = 0; k < n; k += 1) out[i * m + j]! += x[i * n + k]! * x[j * n + k]!;
+      for (let k = 0; k < n; k += 1)
+        out[i * m + j] = at(out, i * m + j) + at(x, i * n + k) * at(x, j * n + k);
     }
   }
   return out;
@@ -186,8 +195,8 @@ describe("Arena", () => {
     const want = Float32Array.from({ length: m * n }, (_, index) => {
       let sum = 0;
       for (let step = 0; step < k; step += 1) {
-        const factor = bv[step * n + (index % n)]!;
-        sum = Math.fround(sum + Math.fround(av[Math.floor(index / n) * k + step]! * factor));
+        const factor = at(bv, step * n + (index % n));
+        sum = Math.fround(sum + Math.fround(at(av, Math.floor(index / n) * k + step) * factor));
       }
       return sum;
     });

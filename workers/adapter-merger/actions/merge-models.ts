@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { dirRef, type Call, type z } from "cjm-substrate/worker";
 import type { Recipe } from "../adapter/recipe.ts";
 import type { MergerConfig } from "../config.ts";
-import type { TensorJob, TensorReport } from "../engine/model-task.ts";
+import type { TensorReport } from "../engine/model-task.ts";
 import { runJobs } from "../engine/pool.ts";
 import { INDEX_NAME, openModel, sideFiles, type OpenedModel } from "../model/open.ts";
 import { PartialMerge } from "../model/partial.ts";
@@ -175,7 +175,7 @@ async function writeShard(
     files: new Map(shard.tensors.map(({ name }) => [name, tensors.get(name)?.path ?? ""])),
   }));
   let done = 0;
-  const reports = await runJobs<TensorJob, TensorReport>(shard.jobs, {
+  const reports = await runJobs<TensorReport>(shard.jobs, {
     spec: { ...plan.spec, layout, models },
     threads,
     signal: call.signal,

@@ -7,7 +7,7 @@ import { planAdapters, threadsFor, type AdapterPlan } from "../adapter/plan.ts";
 import type { Recipe } from "../adapter/recipe.ts";
 import type { MergerConfig } from "../config.ts";
 import { runJobs } from "../engine/pool.ts";
-import type { ModuleJob, ModuleReport } from "../engine/jobs.ts";
+import type { ModuleReport } from "../engine/jobs.ts";
 import { MergeFault } from "../fault.ts";
 import { ResultCache } from "../output/cache.ts";
 import { compactRanks } from "../output/compact-ranks.ts";
@@ -148,7 +148,7 @@ async function writeWeights(
     stream: streams[i] ?? "",
   }));
   let done = 0;
-  const modules = await runJobs<ModuleJob, ModuleReport>(plan.jobs, {
+  const modules = await runJobs<ModuleReport>(plan.jobs, {
     spec: { ...plan.spec, layout, files },
     threads,
     signal: call.signal,

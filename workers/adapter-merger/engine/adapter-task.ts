@@ -1,7 +1,7 @@
 import { Arena } from "../math/gemm.ts";
 import { lowRankOfDense } from "../math/dense-svd.ts";
 import { recompress, type LowRank } from "../math/factored.ts";
-import { randomWords, streamKey } from "../math/random.ts";
+import { streamKey, type StreamKey } from "../math/random.ts";
 import { dot, gram, stackRows, thin, transpose, type Thin } from "../math/thin.ts";
 import { roundTo } from "../safetensors/dtype.ts";
 import { SafetensorsFile } from "../safetensors/reader.ts";
@@ -11,21 +11,28 @@ import type { AdapterMergeSpec, ModuleJob, ModuleReport } from "./jobs.ts";
 import { loadFactors, type Factors, type Inputs } from "./module-io.ts";
 import { slerpWeights } from "./slerp.ts";
 import {
+  counterDraws,
   mergeVectors,
   vectorsInMemory,
+  type Draws,
   type VectorMerge,
   type VectorStats,
 } from "./vector-merge.ts";
+
+/** Makes the random words of one tensor from the streams of its inputs. */
+export type DrawSource = (keys: readonly StreamKey[], tensor: string) => Draws;
 
 /** Merges one module after the other into the output; what one merge thread owns. */
 export class AdapterTask implements Disposable {
   readonly #spec: AdapterMergeSpec;
   readonly #inputs: Inputs;
   readonly #sink: TensorSink;
+  readonly #drawsFor: DrawSource;
   #arena: Arena | undefined;
 
-  constructor(spec: AdapterMergeSpec) {
+  constructor(spec: AdapterMergeSpec, drawsFor: DrawSource = counterDraws) {
     this.#spec = spec;
+    this.#drawsFor = drawsFor;
     this.#sink = new TensorSink(spec.layout);
     this.#inputs = { spec, files: spec.files.map(({ path }) => SafetensorsFile.open(path)) };
   }
@@ -46,16 +53,10 @@ export class AdapterTask implements Disposable {
   }
 
   #merge(job: ModuleJob, factors: readonly Factors[]): ModuleReport {
-    switch (this.#spec.space) {
-      case "cat":
-        return this.#concatenate(job, factors);
-      case "tensors":
-        return this.#mergeTensors(job, factors);
-      case "factored":
-        return this.#combineFactors(job, factors);
-      case "dense":
-        return this.#mergeDense(job, factors);
-    }
+    const { space } = this.#spec;
+    if (space === "cat") return this.#concatenate(job, factors);
+    if (space === "tensors") return this.#mergeTensors(job, factors);
+    return space === "dense" ? this.#mergeDense(job, factors) : this.#combineFactors(job, factors);
   }
 
   /** A decomposition of NaN has no meaning: the whole module is NaN, and is named. */
@@ -193,12 +194,7 @@ export class AdapterTask implements Disposable {
       densities: factors.map(({ source }) => source.density),
       lambda: job.lambda,
       dtype: "F32",
-      draws: {
-        fill(input, start, out): void {
-          const key = keys[input];
-          if (key !== undefined) randomWords(key, start, out);
-        },
-      },
+      draws: this.#drawsFor(keys, tensor),
       // The factors were checked when they were read; what overflows here is caught in the output.
       onNonFinite: () => undefined,
     };

@@ -85,6 +85,7 @@ function weighted(
   { weighted: out }: CombineScratch,
 ): Float32Array {
   const factor = rules.isRoundedPerStep ? roundNumber(dtype, weight) : Math.fround(weight);
+  if (factor === 1) return values;
   for (let i = 0; i < values.length; i += 1) out[i] = (values[i] ?? 0) * factor;
   if (rules.isRoundedPerStep) roundTo(dtype, out);
   return out;
@@ -122,6 +123,8 @@ function elect(chunks: readonly Chunk[], combine: Combine, scratch: CombineScrat
       addWeighted(chunk.values, vote);
     }
   }
+  // A vote of zero elects plus, also where the sum came out as minus zero.
+  for (let i = 0; i < vote.length; i += 1) vote[i] = (vote[i] ?? 0) + 0;
 }
 
 function addSigns({ bits }: Chunk, size: number, vote: Float32Array): void {
@@ -160,19 +163,26 @@ interface Ballot {
   readonly share: number;
 }
 
+/** Free of branches that data decides: signs are compared as bits. */
 function addAgreeing(
   { ballots, values, share }: Ballot,
   vote: Float32Array,
   out: Float32Array,
   divisor: Float32Array,
 ): void {
+  const ballotBits = bitsOf(ballots);
+  const voteBits = bitsOf(vote);
   for (let i = 0; i < values.length; i += 1) {
-    const ballot = ballots[i] ?? 0;
-    // A vote of zero elects plus; the product's sign would lose that case.
-    const agrees = (vote[i] ?? 0) >= 0 ? Number(ballot > 0) : Number(ballot < 0);
+    const ballot = ballotBits[i] ?? 0;
+    const isPresent = ((ballot & 0x7fffffff) + 0x7fffffff) >>> 31;
+    const agrees = isPresent & ~((ballot ^ (voteBits[i] ?? 0)) >>> 31);
     out[i] = (out[i] ?? 0) + (values[i] ?? 0) * agrees;
     divisor[i] = (divisor[i] ?? 0) + share * agrees;
   }
+}
+
+function bitsOf(values: Float32Array): Uint32Array {
+  return new Uint32Array(values.buffer, values.byteOffset, values.length);
 }
 
 /** Rune takes every survivor into the mean where the vote is a tie. */

@@ -1,3 +1,4 @@
+import { randomWords, type StreamKey } from "../math/random.ts";
 import { MagnitudeSelect, type Threshold } from "../math/select.ts";
 import { MergeFault } from "../fault.ts";
 import type { FloatDtype } from "../safetensors/dtype.ts";
@@ -33,6 +34,17 @@ export interface VectorSet {
 /** Where random words come from; a replay of recorded masks implements it too. */
 export interface Draws {
   fill(input: number, start: number, out: Uint32Array): void;
+}
+
+/** One counter-based stream per input. */
+export function counterDraws(keys: readonly StreamKey[]): Draws {
+  return {
+    fill(input, start, out): void {
+      const key = keys[input];
+      if (key === undefined) throw new RangeError(`No stream for input ${input}`);
+      randomWords(key, start, out);
+    },
+  };
 }
 
 export interface VectorMerge {

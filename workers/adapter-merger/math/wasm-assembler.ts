@@ -78,6 +78,8 @@ export interface FunctionSpec {
   readonly body: Code;
 }
 
+const MAGIC: Code = [0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00];
+
 /** A module that imports its memory as `env.memory` and exports one function. */
 export function assemble({
   name,
@@ -89,7 +91,7 @@ export function assemble({
   const memory = [...text("env"), ...text("memory"), 0x02, 0x00, 0x01];
   const code = [...vector(locals.map((local) => [1, local])), ...body, 0x0b];
   return Uint8Array.from([
-    ...[0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00],
+    ...MAGIC,
     ...section(1, vector([type])),
     ...section(2, vector([memory])),
     ...section(3, vector([[0]])),

@@ -94,8 +94,10 @@ export class NvmlSource implements DeviceSource {
     }
     const isSlowDue = nowMs - this.#slowReadMs >= SLOW_PERIOD_MS;
     if (isSlowDue) this.#slowReadMs = nowMs;
-    const gpus: Gpu[] = [];
-    for (const device of this.#devices) gpus.push(await this.#readDevice(device, isSlowDue));
+    // Together, so that their answers share turns of the event loop.
+    const gpus = await Promise.all(
+      this.#devices.map((device) => this.#readDevice(device, isSlowDue)),
+    );
     const notes = [...this.#unreachable].map(
       ([index, why]) => `GPU ${index} cannot be read: ${why}`,
     );
@@ -133,8 +135,10 @@ export class NvmlSource implements DeviceSource {
   }
 
   async #readFast(device: Device): Promise<Measured> {
-    const memory = await this.#memory(device.handle);
-    const processes = await this.#processes(device.handle);
+    const [memory, processes] = await Promise.all([
+      this.#memory(device.handle),
+      this.#processes(device.handle),
+    ]);
     const reasons: Partial<Record<MeasuredField, string>> = {};
     const values: Values = {};
     if (typeof processes === "string") reasons.processes = processes;
@@ -212,8 +216,10 @@ export class NvmlSource implements DeviceSource {
   }
 
   async #processes(handle: bigint): Promise<GpuProcess[] | string> {
-    const compute = await this.#processList("nvmlDeviceGetComputeRunningProcesses", handle);
-    const graphics = await this.#processList("nvmlDeviceGetGraphicsRunningProcesses", handle);
+    const [compute, graphics] = await Promise.all([
+      this.#processList("nvmlDeviceGetComputeRunningProcesses", handle),
+      this.#processList("nvmlDeviceGetGraphicsRunningProcesses", handle),
+    ]);
     if (typeof compute === "string") return compute;
     // Accelerators without a display have no such list; that nobody draws there is known.
     return mergeProcesses(compute, typeof graphics === "string" ? [] : graphics);
