@@ -81,11 +81,12 @@ export class CapabilityExecutor implements Executor {
     await mkdir(attempt, { recursive: true });
     const redacted = redactEvents(events, this.#manager.redact);
     try {
+      const isReady = instance.state === "ready";
       const startedAt = performance.now();
       const begun = await instance.begin(call, redacted, signal);
       redacted.sent({
         workerSessionId: begun.worker.sessionId,
-        loadMs: performance.now() - startedAt,
+        loadMs: isReady ? 0 : performance.now() - startedAt,
       });
       return await this.#measured({ ...begun, call, instance, attempt, signal });
     } catch (error) {
@@ -157,7 +158,9 @@ export class CapabilityExecutor implements Executor {
       peaks = withReported(await this.#meter.end(call.jobId), active);
       return { result, usage: active.usage, workerSessionId: worker.sessionId, peaks };
     } finally {
-      if (peaks === undefined) await this.#meter.end(call.jobId);
+      if (peaks === undefined) {
+        active.events.measured(withReported(await this.#meter.end(call.jobId), active));
+      }
     }
   }
 
@@ -213,6 +216,9 @@ function redactEvents(events: ExecutionEvents, redact: (text: string) => string)
       events.account(eventType, redactRecord(payload, redact));
     },
     chunk: (value) => events.chunk(value),
+    measured: (peaks) => {
+      events.measured(peaks);
+    },
   };
 }
 

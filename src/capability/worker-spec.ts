@@ -99,7 +99,7 @@ function originalCommand(
   },
 ): readonly string[] {
   const python = install.python_path;
-  const launcher = join(parts.packageRoot, "python", "src", "cjm_worker", "original.py");
+  const launcher = join(parts.packageRoot, "python", "launch_original.py");
   const adapters = parts.specs.length === 0 ? [] : ["--adapters", parts.specs.join(",")];
   const worker = ["-m", "cjm_substrate.core.worker", "--module", code.module];
   return [python, launcher, parts.socket, python, ...worker, "--class", code.class, ...adapters];

@@ -24,6 +24,7 @@ import {
 import { toJobError } from "../errors/index.ts";
 import { type CompositionRecord, WHOLE_NODE } from "../store/index.ts";
 import { newId } from "../util/ids.ts";
+import { cancelJob } from "./cancellation.ts";
 import { cancelPending } from "./endings.ts";
 import { isTerminal, type JobEntry } from "./job.ts";
 import { provenanceOf } from "./provenance.ts";
@@ -48,6 +49,8 @@ export interface ActiveRun {
  */
 export class CompositionRunner {
   readonly active = new Map<string, ActiveRun>();
+  readonly #finished = new Set<ActiveRun>();
+  #finishedNodes = 0;
   readonly #queue: JobQueue;
 
   constructor(queue: JobQueue) {
@@ -97,7 +100,7 @@ export class CompositionRunner {
     unit.write({ op: "composition.update", id: run.id, changes: { cancelRequested: true } });
     this.#journal(active, unit, "cancel_phase_changed", { from: null, to: "cooperative" });
     this.#halt(active, unit);
-    for (const entry of active.members.values()) this.#queue.cancelEntry(entry, unit);
+    for (const entry of active.members.values()) cancelJob(this.#queue.loop, entry, unit);
     this.#finishIfDone(active, unit);
   }
 
@@ -280,7 +283,25 @@ export class CompositionRunner {
       active.committed = status;
       active.completedAt = completedAt;
       active.done.resolve();
+      this.#forgetOldest(active);
     });
+  }
+
+  /** Keeps what is over within the bound for jobs that are: by nodes, a large one counts as many. */
+  #forgetOldest(ended: ActiveRun): void {
+    this.#finished.add(ended);
+    this.#finishedNodes += ended.run.nodeRuns.size;
+    for (const oldest of this.#finished) {
+      if (this.#finishedNodes <= this.#queue.loop.options.history || oldest === ended) return;
+      this.#finished.delete(oldest);
+      this.#finishedNodes -= oldest.run.nodeRuns.size;
+      this.active.delete(oldest.run.id);
+    }
+  }
+
+  /** Tells whoever waits that this host will not finish what it has begun. */
+  close(): void {
+    for (const { done } of this.active.values()) done.resolve();
   }
 
   /** Writes the row of a node as it is now. */

@@ -28,8 +28,8 @@ export function shellQuote(word: string): string {
 
 /** The shell command with which the init script starts the guest. */
 export function guestCommand(policy: JailPolicy): string {
-  const words = [...limitWords(policy), ...identityWords(policy), ...policy.argv];
-  return `exec ${words.map(shellQuote).join(" ")} ${redirections(policy.hasChannel === true)}`;
+  const words = [...identityWords(policy), ...policy.argv].map(shellQuote).join(" ");
+  return `${limitCommand(policy)} && exec ${words} ${redirections(policy.hasChannel === true)}`;
 }
 
 function redirections(hasChannel: boolean): string {
@@ -39,19 +39,24 @@ function redirections(hasChannel: boolean): string {
   return `${own} ${GUEST_CHANNEL}<&${FD.channel} ${close} ${FD.channel}>&-`;
 }
 
-const MB = 1_048_576;
+/** POSIX counts file sizes in blocks of this many bytes. */
+const FILE_BLOCK = 512;
 
-function limitWords({ limits, identity }: JailPolicy): string[] {
+/** Set by the shell itself, which saves starting a program for it. */
+function limitCommand({ limits, identity }: JailPolicy): string {
   // The sum over the tree is the supervisor's; this one ends a process that the supervisor missed.
   const cpuSeconds = Math.ceil(limits.cpuMs / 1_000) + 1;
   // Above the size of the file systems, so that a full disk is ENOSPC and not a signal.
-  const fileBytes = (limits.diskMb + 1) * MB;
-  const words = ["prlimit", "--core=0", `--cpu=${cpuSeconds}`, `--fsize=${fileBytes}`];
-  words.push("--nofile=1024", "--memlock=65536", "--msgqueue=0");
+  const fileBlocks = ((limits.diskMb + 1) * 1_048_576) / FILE_BLOCK;
+  const common = `ulimit -c 0 && ulimit -t ${cpuSeconds} && ulimit -f ${fileBlocks} && ulimit -n ${MAX_OPEN_FILES}`;
   // Counted per user namespace; without one it would count other jails of the same uid.
-  if (identity === "userns") words.push(`--nproc=${limits.pids + INIT_PROCESSES}`);
-  return words;
+  if (identity !== "userns") return common;
+  const processes = limits.pids + INIT_PROCESSES;
+  // dash and busybox call it p; to bash p is something else that cannot be set.
+  return `${common} && { ulimit -p ${processes} || ulimit -u ${processes}; } 2>/dev/null`;
 }
+
+const MAX_OPEN_FILES = 1_024;
 
 /** Processes of the jail that are ours: the init shell and awk. */
 export const INIT_PROCESSES = 2;

@@ -37,6 +37,9 @@ const SWEEP_GRACE_MS = 200;
 /** How long a pipe may stay open after every process of the jail is gone. */
 const DRAIN_GRACE_MS = 250;
 
+/** About two seconds; what is left then, the next worker's sweep removes. */
+const MAX_REMOVE_TRIES = 1_000;
+
 let jailCount = 0;
 
 /**
@@ -148,6 +151,7 @@ export class Jail implements AsyncDisposable {
       if (this.initPid !== 0) killQuietly(this.initPid);
     } else {
       for (const pid of treeOf(this.#child.pid ?? 0)) killQuietly(pid);
+      for (const pid of this.cgroup?.members() ?? []) killQuietly(pid);
     }
     this.#child.kill("SIGKILL");
   }
@@ -170,10 +174,11 @@ export class Jail implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.finish();
-    this.#engine.scratch.returnSlot(this.#slot);
-    // The kernel lets go of a cgroup only after the last process in it has been reaped.
-    while (this.cgroup?.remove() === false) await delay(2);
-    this.cgroup = undefined;
+    // A pipe that somebody still holds is not given to another jail.
+    if (this.#stdout.isDrained && this.#stderr.isDrained) {
+      this.#engine.scratch.returnSlot(this.#slot);
+    }
+    await this.#removeCgroup();
   }
 
   async #becomeReady(policy: JailPolicy, signal: AbortSignal): Promise<void> {
@@ -190,6 +195,15 @@ export class Jail implements AsyncDisposable {
     const id = `${process.pid}-${Date.now().toString(36)}-${jailCount}`;
     this.cgroup = JailCgroup.create(this.#engine.cgroups, id, policy.limits);
     this.cgroup.add(this.initPid);
+  }
+
+  /** The kernel lets go of a cgroup only after the last process in it has been reaped. */
+  async #removeCgroup(): Promise<void> {
+    for (let tries = 0; tries < MAX_REMOVE_TRIES; tries += 1) {
+      if (this.cgroup?.remove() !== false) break;
+      await delay(2);
+    }
+    this.cgroup = undefined;
   }
 
   async #setupError(isTimeout: boolean): Promise<CjmError> {

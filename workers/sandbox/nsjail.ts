@@ -28,9 +28,20 @@ export function nsjailConfig(policy: JailPolicy, architecture: Architecture): st
     ...Object.entries(policy.env).map(([name, value]) => `envar: ${quote(`${name}=${value}`)}`),
     ...deviceLines(),
     ...policy.mounts.map((mount) => mountLine(mount, policy.limits.diskMb)),
-    `seccomp_string: ${quote(kafelPolicy(SYSCALL_RULES, architecture))}`,
+    seccompLine(architecture),
     `exec_bin { path: "/bin/sh" ${init.map((word) => `arg: ${quote(word)}`).join(" ")} }`,
   ].join("\n");
+}
+
+const seccompLines = new Map<Architecture, string>();
+
+/** Long and always the same, so it is written once. */
+function seccompLine(architecture: Architecture): string {
+  const known = seccompLines.get(architecture);
+  if (known !== undefined) return known;
+  const line = `seccomp_string: ${quote(kafelPolicy(SYSCALL_RULES, architecture))}`;
+  seccompLines.set(architecture, line);
+  return line;
 }
 
 function identityLines({ identity }: JailPolicy): string[] {

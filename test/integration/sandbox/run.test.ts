@@ -212,3 +212,44 @@ describe("cancel", () => {
     expect(left.stdout).toBe("0\n");
   });
 });
+
+describe("limits", () => {
+  test("are reported as the kernel has them, and hold in the guest", async () => {
+    const result = await bench.run({
+      language: "bash",
+      code: "ulimit -c; ulimit -t; ulimit -n",
+      limits: { memory_mb: 100, pids: 20, cpu_ms: 3_500, disk_mb: 16 },
+    });
+    expect(result).toMatchObject({ status: "ok", stdout: "0\n5\n1024\n" });
+    expect(result.limits).toEqual({
+      wall_ms: 10_000,
+      cpu_ms: 3_500,
+      memory_mb: 100,
+      pids: 20,
+      output_bytes: 262_144,
+      disk_mb: 16,
+    });
+  });
+});
+
+describe("without cgroups", () => {
+  let sampled: Bench;
+  beforeAll(async () => {
+    sampled = await Bench.open({ useCgroups: false });
+  });
+  afterAll(() => sampled[Symbol.dispose]());
+
+  test.for([
+    ["oom", "a = []\nwhile True: a.append(bytearray(1 << 20))"],
+    ["oom", "f = open('/dev/shm/x', 'wb')\nwhile True: f.write(bytes(1 << 20))"],
+    ["pids", "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass"],
+    ["cpu_timeout", "while True: pass"],
+    ["ok", "print(1)"],
+  ] as const)("the sampled tree says %s", async ([status, code]) => {
+    const result = await sampled.run({
+      code,
+      limits: { memory_mb: 64, disk_mb: 512, pids: 4, cpu_ms: 400, wall_ms: 20_000 },
+    });
+    expect(result).toMatchObject({ status, isolation: { memory_enforced_by: "sampled" } });
+  });
+});

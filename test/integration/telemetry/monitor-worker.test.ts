@@ -66,6 +66,15 @@ describe("telemetry on a real monitor worker", () => {
     },
   );
 
+  test("measures a job that is over before the stream has seen it", async () => {
+    await using holder = await Holder.start(worker.vramFolder, "GPU-sim-0", 3 * GIB, "group");
+    telemetry.startJob("short", "inference", holder.pid);
+    expect((await telemetry.endJob("short")).gpuPeakMb).toEqual({ "GPU-sim-0": 3 * 1024 });
+    telemetry.untrackInstance("inference");
+    await holder.kill();
+    await seen((snapshot) => usedMb(snapshot) === 2 * 1024);
+  });
+
   test("does not take a stranger's process for an own one", async () => {
     await using stranger = await Holder.start(worker.vramFolder, "GPU-sim-0", GIB, "group");
     const { gpus } = await seen((snapshot) => usedMb(snapshot) === 3 * 1024);

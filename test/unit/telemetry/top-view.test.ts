@@ -18,6 +18,8 @@ const GPU: TelemetrySnapshot["gpus"][number] = {
   },
 };
 
+const PEAKS = { cpuPercent: 0, hostPeakMb: 0, gpuPeakMb: 0 };
+
 function snapshot(rest: Partial<TelemetrySnapshot> = {}): TelemetrySnapshot {
   return {
     atMs: 0,
@@ -32,6 +34,7 @@ function snapshot(rest: Partial<TelemetrySnapshot> = {}): TelemetrySnapshot {
         processes: 3,
         hostMb: 900,
         hostMethod: "pss",
+        ...PEAKS,
         jobs: ["j"],
       },
       {
@@ -40,9 +43,18 @@ function snapshot(rest: Partial<TelemetrySnapshot> = {}): TelemetrySnapshot {
         processes: 1,
         hostMb: 2_048,
         hostMethod: "rss",
+        ...PEAKS,
         jobs: [],
       },
-      { instanceId: "sandbox", pid: 4444, processes: 1, hostMb: null, hostMethod: "rss", jobs: [] },
+      {
+        instanceId: "sandbox",
+        pid: 4444,
+        processes: 1,
+        hostMb: null,
+        hostMethod: "rss",
+        ...PEAKS,
+        jobs: [],
+      },
     ],
     ram: { totalMb: 65_536, availableMb: 32_768 },
     ...rest,
@@ -62,6 +74,7 @@ const JOB: JobMeasurement = {
   hostMethod: "pss",
   cpuPercentMean: 312.4,
   aloneInInstance: true,
+  concurrentJobs: 1,
 };
 
 describe("the table of top", () => {

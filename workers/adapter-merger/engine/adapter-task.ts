@@ -1,5 +1,5 @@
 import { Arena } from "../math/gemm.ts";
-import { lowRankOfDense } from "../math/dense-svd.ts";
+import { CONVERGED, lowRankOfDense, NEAR_BEST } from "../math/dense-svd.ts";
 import { recompress, type LowRank } from "../math/factored.ts";
 import { streamKey, type StreamKey } from "../math/random.ts";
 import { dot, gram, stackRows, thin, transpose, type Thin } from "../math/thin.ts";
@@ -147,6 +147,7 @@ export class AdapterTask implements Disposable {
       key: streamKey(this.#spec.seed, "svd", job.name),
       target: { rank: job.rank, energy: job.energy },
       totalEnergy: stats.energy,
+      effort: this.#spec.isPeft ? CONVERGED : NEAR_BEST,
     });
     this.#write(job, merged.a, merged.b);
     return { ...lowRankReport(job, merged), ...signReport([stats]), input_norms: norms };
