@@ -64,6 +64,8 @@ export function createProgram(done: (exitCode: number) => void): Command {
   addEnvironmentCommands(program, globals, finish);
   addRunCommands(program, globals, finish);
   addLookCommands(program, globals, finish);
+  addAuthorCommands(program, globals, finish);
+  addSecretCommands(program, globals, finish);
   return program;
 }
 
@@ -175,5 +177,47 @@ function addLookCommands(program: Command, globals: () => GlobalOptions, finish:
     .action(async (options: Record<string, never>) => {
       const { statusCommand } = await import("./commands/status.ts");
       await finish(statusCommand({ ...globals(), ...options }));
+    });
+}
+
+function addAuthorCommands(program: Command, globals: () => GlobalOptions, finish: Finish): void {
+  program
+    .command("new")
+    .description("Write a working capability with a test, to start from")
+    .argument("<name>", "name of the capability and of its folder")
+    .addOption(
+      new Option("-l, --lang <language>", "what it is written in")
+        .choices(["ts", "python"])
+        .default("ts"),
+    )
+    .option("--json", "print one JSON document")
+    .action(async (name: string, options: { readonly lang: "ts" | "python" }) => {
+      const { newCommand } = await import("./commands/new.ts");
+      await finish(newCommand(name, { ...globals(), ...options }));
+    });
+}
+
+function addSecretCommands(program: Command, globals: () => GlobalOptions, finish: Finish): void {
+  program
+    .command("set-secret")
+    .description("Keep a secret for a capability's worker; asks for it unseen")
+    .argument("<capability>", "capability that declares it")
+    .argument("<key>", "name of the variable the worker gets it in")
+    .option("--stdin", "read the value from standard input")
+    .option("--delete", "delete it instead")
+    .addOption(new Option("--value <value>").hideHelp())
+    .option("--json", "print one JSON document")
+    .action(async (capability: string, key: string, options: Record<string, never>) => {
+      const { setSecretCommand } = await import("./commands/set-secret.ts");
+      await finish(setSecretCommand(capability, key, { ...globals(), ...options }));
+    });
+  program
+    .command("list-secrets")
+    .description("Show which secrets are kept and which are missing, never a value")
+    .argument("[capability]", "only of this capability")
+    .option("--json", "print one JSON document")
+    .action(async (capability: string | undefined, options: Record<string, never>) => {
+      const { listSecretsCommand } = await import("./commands/list-secrets.ts");
+      await finish(listSecretsCommand(capability, { ...globals(), ...options }));
     });
 }
