@@ -29,29 +29,34 @@ const modules = new Map<string, Module>();
 function load(file: string): Module {
   const known = modules.get(file);
   if (known !== undefined) return known;
-  const declared = new Map<string, string>();
-  const imported = new Map<string, Target>();
-  const reexported = new Map<string, Target>();
-  const stars: string[] = [];
+  const parts = {
+    declared: new Map<string, string>(),
+    imported: new Map<string, Target>(),
+    reexported: new Map<string, Target>(),
+    stars: new Array<string>(),
+  };
   for (const statement of statementsOf(readFileSync(join(DIST, file), "utf8"))) {
     const from = / from "(?<from>[^"]+)";?$/u.exec(statement)?.groups?.["from"];
     if (from !== undefined) {
       const target = targetFile(file, from);
       const names = namesOf(statement, target);
-      const map = statement.startsWith("import") ? imported : reexported;
+      const map = statement.startsWith("import") ? parts.imported : parts.reexported;
       for (const [name, one] of names) map.set(name, one);
-      if (map === reexported && names.length === 0) stars.push(target);
-      continue;
-    }
-    const name = DECLARATION.exec(statement)?.groups?.["name"];
-    if (name !== undefined) {
-      const before = declared.get(name);
-      declared.set(name, before === undefined ? statement : `${before}\n${statement}`);
+      if (map === parts.reexported && names.length === 0) parts.stars.push(target);
+    } else {
+      declare(parts.declared, statement);
     }
   }
-  const loaded = { declared, imported, reexported, stars };
-  modules.set(file, loaded);
-  return loaded;
+  modules.set(file, parts);
+  return parts;
+}
+
+/** Overloads of one name follow each other. */
+function declare(declared: Map<string, string>, statement: string): void {
+  const name = DECLARATION.exec(statement)?.groups?.["name"];
+  if (name === undefined) return;
+  const before = declared.get(name);
+  declared.set(name, before === undefined ? statement : `${before}\n${statement}`);
 }
 
 const DECLARATION =
