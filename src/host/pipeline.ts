@@ -112,6 +112,8 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
       resources,
       dataDir: config.dataDir,
       version: hostPackage().version,
+      measurements: () => resources.measurements(),
+      retain: (keep) => diagnostics.applyRetention(keep),
     }),
   );
   await lock.announce({ pid: process.pid, door: door.path });
