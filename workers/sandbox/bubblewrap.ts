@@ -13,13 +13,22 @@ export function bubblewrapOptions(policy: JailPolicy): string[] {
   ].flat();
 }
 
-const NAMESPACES =
-  "--unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup-try --die-with-parent --new-session --as-pid-1 --hostname sandbox --clearenv".split(
-    " ",
-  );
+const NAMESPACES = [
+  "--unshare-pid",
+  "--unshare-net",
+  "--unshare-ipc",
+  "--unshare-uts",
+  "--unshare-cgroup-try",
+  "--die-with-parent",
+  "--new-session",
+  "--as-pid-1",
+  "--hostname",
+  "sandbox",
+  "--clearenv",
+];
 
 /** Arguments for `bwrap` itself. */
-export function bubblewrapArguments(policy: JailPolicy): string[] {
+function bubblewrapArguments(policy: JailPolicy): string[] {
   const init = ["/bin/sh", "-c", INIT_SCRIPT, "init", guestCommand(policy)];
   return ["--args", String(FD.args), "--", ...init];
 }

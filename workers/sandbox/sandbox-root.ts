@@ -63,11 +63,20 @@ function systemMount(path: string): Mount[] {
   return [{ kind: "ro", source: path, target: path }];
 }
 
-/** Mounts that make a file outside the system folders visible at its own path. */
+/** Mounts that make a file or folder outside the system folders visible. */
 export function programMount(path: string): Mount[] {
   const real = realpathSync(path);
   if (isSystemPath(real)) return [];
-  return [{ kind: "ro", source: real, target: real }];
+  return [{ kind: "ro", source: real, target: guestPath(real) }];
+}
+
+/** Folders of a jail that are its own; what the host has there is shown elsewhere. */
+const PRIVATE_FOLDERS = [...TMPFS_FOLDERS, INPUT_FOLDER, "/dev", "/proc", "/etc"];
+
+/** Where a guest sees a path of the host: the same, unless a private folder hides it. */
+export function guestPath(path: string): string {
+  const isHidden = PRIVATE_FOLDERS.some((folder) => path.startsWith(`${folder}/`));
+  return isHidden ? `/opt/host${path}` : path;
 }
 
 export function isSystemPath(path: string): boolean {

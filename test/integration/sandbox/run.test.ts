@@ -1,4 +1,5 @@
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Bench } from "./support.ts";
 
@@ -104,6 +105,23 @@ describe("run", () => {
 });
 
 describe("where a run happens", () => {
+  test("is an empty folder, wherever the interpreter of this machine lies", async () => {
+    const result = await bench.run({
+      language: "node",
+      code: "console.log(require('node:fs').readdirSync('.').join())",
+    });
+    expect(result).toMatchObject({ status: "ok", stdout: "main.js\n" });
+  });
+
+  test("lets guests import the packages of the configuration, read-only", async () => {
+    const folder = join(bench.folder, "packages");
+    mkdirSync(folder);
+    writeFileSync(join(folder, "extra.py"), "ANSWER = 42");
+    using other = await Bench.open({ packages: { python: [folder], node: [] } });
+    const result = await other.run({ code: "import extra; print(extra.ANSWER)" });
+    expect(result).toMatchObject({ status: "ok", stdout: "42\n" });
+  });
+
   test("keeps a named workspace between runs and nothing else", async () => {
     await bench.run({
       code: "open('kept','w').write('1'); open('/tmp/gone','w')",
