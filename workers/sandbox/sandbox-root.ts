@@ -8,6 +8,7 @@ import {
   cpSync,
 } from "node:fs";
 import { join } from "node:path";
+import { safeSegments } from "./beneath.ts";
 import { INPUT_FOLDER, NOBODY, TMPFS_FOLDERS, type Mount } from "./policy.ts";
 
 /** What of the host's file system every guest sees, read-only. */
@@ -85,5 +86,6 @@ export function isSystemPath(path: string): boolean {
 
 /** A caller's folder, read-only below the input folder. */
 export function inputMount(name: string, source: string): Mount {
-  return { kind: "ro", source: realpathSync(source), target: join(INPUT_FOLDER, name) };
+  const target = join(INPUT_FOLDER, ...safeSegments(name));
+  return { kind: "ro", source: realpathSync(source), target };
 }

@@ -43,6 +43,18 @@ describe("run", () => {
     expect(result).toMatchObject({ status: "ok", stdout: "True two\n" });
   });
 
+  test("hands over arguments and variables as they are", async () => {
+    const strange = 'a\'b "c" $HOME `x`\n\\n ü';
+    const result = await bench.run({
+      code: "import os, sys; print(sys.argv[1] == os.environ['V'], repr(sys.argv[1]), os.environ['PATH'])",
+      argv: [strange],
+      env: { V: strange, PATH: "/nowhere" },
+    });
+    expect(result).toMatchObject({ status: "ok", stderr: "" });
+    expect(result.stdout).toContain("True");
+    expect(result.stdout).toContain("/nowhere");
+  });
+
   test("lets a program open its streams by name", async () => {
     const result = await bench.run({
       language: "bash",
