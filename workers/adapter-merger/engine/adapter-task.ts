@@ -8,7 +8,7 @@ import { SafetensorsFile } from "../safetensors/reader.ts";
 import { TensorSink } from "../safetensors/writer.ts";
 import { denseVectors } from "./dense-vectors.ts";
 import type { AdapterMergeSpec, ModuleJob, ModuleReport } from "./jobs.ts";
-import { loadFactors, type Factors, type Inputs } from "./module-io.ts";
+import { Buffers, loadFactors, type Factors, type Inputs } from "./module-io.ts";
 import { slerpWeights } from "./slerp.ts";
 import {
   counterDraws,
@@ -34,7 +34,8 @@ export class AdapterTask implements Disposable {
     this.#spec = spec;
     this.#drawsFor = drawsFor;
     this.#sink = new TensorSink(spec.layout);
-    this.#inputs = { spec, files: spec.files.map(({ path }) => SafetensorsFile.open(path)) };
+    const files = spec.files.map(({ path }) => SafetensorsFile.open(path));
+    this.#inputs = { spec, files, buffers: new Buffers() };
   }
 
   run(job: ModuleJob): ModuleReport {
@@ -69,6 +70,11 @@ export class AdapterTask implements Disposable {
     return { ...emptyReport(job, factors), non_finite: nonFinite };
   }
 
+  /** A factor of the result, to be filled completely. */
+  #output(side: "a" | "b", rows: number, columns: number): Thin {
+    return { rows, columns, values: this.#inputs.buffers.take(`${side} out`, rows * columns) };
+  }
+
   #write(job: ModuleJob, a: Thin, b: Thin): void {
     this.#sink.writeFloats(job.aOut, 0, a.values);
     this.#sink.writeFloats(job.bOut, 0, b.values);
@@ -76,7 +82,7 @@ export class AdapterTask implements Disposable {
 
   #concatenate(job: ModuleJob, factors: readonly Factors[]): ModuleReport {
     let row = 0;
-    const b = thin(job.outputs, job.rank);
+    const b = this.#output("b", job.outputs, job.rank);
     for (const { source, a, b: own } of factors) {
       this.#scaleForCat(a.values, job, source);
       this.#sink.writeFloats(job.aOut, row * job.inputs, a.values);
@@ -155,7 +161,8 @@ export class AdapterTask implements Disposable {
 
   /** A and B each on their own, as peft and Rune do it. */
   #mergeTensors(job: ModuleJob, factors: readonly Factors[]): ModuleReport {
-    const [a, b] = [thin(job.rank, job.inputs), thin(job.outputs, job.rank)];
+    const a = this.#output("a", job.rank, job.inputs);
+    const b = this.#output("b", job.outputs, job.rank);
     const stats = (["a", "b"] as const).map((side) => {
       const out = side === "a" ? a : b;
       const name = side === "a" ? job.aOut : job.bOut;
