@@ -1,5 +1,6 @@
 import type { InstanceSurface } from "../src/composition/index.ts";
 import type {
+  CallInputs,
   ExecutableCall,
   ExecutionEvents,
   ExecutionOutcome,
@@ -36,6 +37,10 @@ export class NoOpExecutor implements Executor {
 
   check(): { isStreaming: boolean } {
     return { isStreaming: false };
+  }
+
+  inputs(): CallInputs {
+    return { config: {}, configSchema: null, inputSchema: null };
   }
 
   async execute(

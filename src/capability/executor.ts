@@ -5,6 +5,7 @@ import type { InstanceDeclaration, InstanceSurface } from "../composition/index.
 import { CjmError } from "../errors/index.ts";
 import { statusReplySchema } from "../protocol/index.ts";
 import type {
+  CallInputs,
   CallTarget,
   ExecutableCall,
   ExecutionEvents,
@@ -72,6 +73,16 @@ export class CapabilityExecutor implements Executor {
     const { code } = this.#manager.instance(instanceId).spec.definition.manifest;
     checkKwargs(code, target, kwargs);
     return { isStreaming: findAction(code, target)?.streaming === true };
+  }
+
+  inputs(instanceId: string, target: CallTarget): CallInputs {
+    const { spec } = this.#manager.instance(instanceId);
+    const { code } = spec.definition.manifest;
+    return {
+      config: spec.config,
+      configSchema: code.config_schema ?? null,
+      inputSchema: findAction(code, target)?.input_schema ?? null,
+    };
   }
 
   async execute(

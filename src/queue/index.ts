@@ -4,6 +4,7 @@ export { EventReader, EventStream } from "./event-stream.ts";
 export { JOB_EVENT_TYPES, LIVENESS_EVENT_TYPES } from "./events.ts";
 export type { QueueEvent } from "./events.ts";
 export type {
+  CallInputs,
   CallTarget,
   ExecutableCall,
   ExecutionEvents,

@@ -210,6 +210,7 @@ export class JobQueue {
     for (const [id, declaration] of Object.entries(bound.instances)) {
       this.#executor.declare(id, declaration);
     }
+    this.#requireCacheable(bound);
     const { run } = await this.#compositions.submit(bound);
     return new CompositionHandle(this, run.id);
   }
@@ -401,6 +402,20 @@ export class JobQueue {
       throw new CjmError("HOST_STOPPING", "The host is stopping and accepts no new work");
     }
     this.#loop.requireJournal();
+  }
+
+  /** Without a hash of its code a call cannot be told from one of other code. */
+  #requireCacheable({ nodes }: Composition): void {
+    const wrong = nodes.filter(
+      ({ cache, instance }) => cache && this.#executor.facts(instance).codeHash === null,
+    );
+    if (wrong.length === 0) return;
+    const list = wrong.map(({ id, instance }) => `${id} (${instance})`).join(", ");
+    throw new CjmError(
+      "COMPOSITION_INVALID",
+      `The code of these has no hash, so that nothing can be cached: ${list}; install them with cjm-ctl install-all`,
+      { fieldsInvalid: wrong.map(({ id }) => `${id}.cache`) },
+    );
   }
 
   /** @throws {CjmError} `QUEUE_FULL` besides what {@link requireOpen} throws. */
