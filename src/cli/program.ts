@@ -62,6 +62,7 @@ export function createProgram(done: (exitCode: number) => void): Command {
   addInstallCommands(program, globals, finish);
   addRunCommands(program, globals, finish);
   addLookCommands(program, globals, finish);
+  addAskCommands(program, globals, finish);
   return program;
 }
 
@@ -173,5 +174,38 @@ function addLookCommands(program: Command, globals: () => GlobalOptions, finish:
     .action(async (options: Record<string, never>) => {
       const { statusCommand } = await import("./commands/status.ts");
       await finish(statusCommand({ ...globals(), ...options }));
+    });
+}
+
+function addAskCommands(program: Command, globals: () => GlobalOptions, finish: Finish): void {
+  program
+    .command("explain")
+    .description("Show where a job's or a composition's time went, and who was in its way")
+    .argument("<id>", "composition or job")
+    .option("--json", "print one JSON document")
+    .action(async (id: string, options: Record<string, never>) => {
+      const { explainCommand } = await import("./commands/explain.ts");
+      await finish(explainCommand(id, { ...globals(), ...options }));
+    });
+  program
+    .command("trace")
+    .description("Show what a file, hash or node comes from, and what came of it")
+    .argument("<what>", "path, sha256:<hex>, or <composition>/<node>")
+    .option("--json", "print one JSON document")
+    .action(async (what: string, options: Record<string, never>) => {
+      const { traceCommand } = await import("./commands/trace.ts");
+      await finish(traceCommand(what, { ...globals(), ...options }));
+    });
+  program
+    .command("profiles")
+    .description("List, export (--json) or clear what jobs were measured to need")
+    .option("--capability <name>", "only of this capability")
+    .option("--clear", "forget them; the next job of each is its measurement again")
+    .option("--json", "print one JSON document")
+    .action(async (options: { readonly clear?: boolean }) => {
+      const commands = await import("./commands/profiles.ts");
+      const command =
+        options.clear === true ? commands.clearProfilesCommand : commands.profilesCommand;
+      await finish(command({ ...globals(), ...options }));
     });
 }

@@ -11,7 +11,7 @@ import { CjmError, toJobError } from "../errors/index.ts";
 import type { JobQueue, QueueEvent, ResourceProbe } from "../queue/index.ts";
 import type { StorePort } from "../store/index.ts";
 import { hostStatus } from "./status.ts";
-import { submitRequestSchema, targetRequestSchema } from "./wire.ts";
+import { clearProfilesSchema, submitRequestSchema, targetRequestSchema } from "./wire.ts";
 
 export interface DoorParts {
   readonly queue: JobQueue;
@@ -93,6 +93,10 @@ export function createDoorApp(parts: DoorParts) {
     .post("/resume", async (c) => {
       const { id } = parse(targetRequestSchema, await c.req.json());
       return c.json({ resumed: await queue.resume(id) });
+    })
+    .post("/profiles/clear", async (c) => {
+      const { capability } = parse(clearProfilesSchema, await c.req.json());
+      return c.json({ cleared: await queue.clearProfiles(capability) });
     })
     .post("/reload", async (c) => {
       const { id } = parse(targetRequestSchema, await c.req.json());

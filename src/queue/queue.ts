@@ -5,7 +5,12 @@ import {
   validateComposition,
 } from "../composition/index.ts";
 import { CjmError, fromJobError, toError } from "../errors/index.ts";
-import { pendingInOrder, type SchedulerState } from "../scheduler/index.ts";
+import {
+  pendingInOrder,
+  profileKey,
+  type ResourceProfile,
+  type SchedulerState,
+} from "../scheduler/index.ts";
 import type {
   DiagnosticsStore,
   JournalEvent,
@@ -333,6 +338,31 @@ export class JobQueue {
   getResourceSnapshot(jobId: string): JobSnapshot | null {
     const entry = this.#loop.jobs.get(jobId);
     return entry === undefined ? null : this.#loop.machine.snapshotOf(entry);
+  }
+
+  /** What jobs were measured to need. */
+  getProfiles(capability?: string): readonly ResourceProfile[] {
+    return this.#options.profiles.list(capability);
+  }
+
+  /** Forgets it: the next job of each key is its measurement again. @returns how many. */
+  async clearProfiles(capability?: string): Promise<number> {
+    const { profiles } = this.#options;
+    const keys = profiles.list(capability).map((profile) => profileKey(profile.key));
+    await this.#loop.transact((unit) => {
+      for (const key of keys) {
+        profiles.forget(key);
+        unit.write({ op: "profile.delete", key });
+        const event = {
+          type: "profile_changed",
+          now: this.#loop.now(),
+          key,
+          profile: null,
+        } as const;
+        this.#loop.step(event, unit);
+      }
+    });
+    return keys.length;
   }
 
   /** What the scheduler knows now, for its queries. */
