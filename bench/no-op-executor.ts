@@ -1,5 +1,6 @@
 import type { InstanceSurface } from "../src/composition/index.ts";
 import type {
+  CallInputs,
   ExecutableCall,
   ExecutionEvents,
   ExecutionOutcome,
@@ -40,6 +41,10 @@ export class NoOpExecutor implements Executor {
 
   check(): { isStreaming: boolean } {
     return { isStreaming: false };
+  }
+
+  inputs(): CallInputs {
+    return { config: {}, configSchema: null, inputSchema: null };
   }
 
   async execute(

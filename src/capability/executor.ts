@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { InstanceDeclaration, InstanceSurface } from "../composition/index.ts";
 import { statusReplySchema } from "../protocol/index.ts";
 import type {
+  CallInputs,
   CallTarget,
   ExecutableCall,
   ExecutionEvents,
@@ -71,6 +72,16 @@ export class CapabilityExecutor implements Executor {
     const { spec } = this.#manager.instance(instanceId);
     checkKwargs(spec, target, kwargs);
     return { isStreaming: findAction(spec, target)?.streaming === true };
+  }
+
+  inputs(instanceId: string, target: CallTarget): CallInputs {
+    const { spec } = this.#manager.instance(instanceId);
+    const { code } = spec.definition.manifest;
+    return {
+      config: spec.config,
+      configSchema: code.config_schema ?? null,
+      inputSchema: findAction(code, target)?.input_schema ?? null,
+    };
   }
 
   async execute(

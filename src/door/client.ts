@@ -69,6 +69,12 @@ export class DoorClient implements AsyncDisposable {
     return (await this.#call("POST", "/cancel", reply, { id })).cancelled;
   }
 
+  /** @returns how many profiles were forgotten. */
+  async clearProfiles(capability: string | undefined): Promise<number> {
+    const reply = z.object({ cleared: z.int() });
+    return (await this.#call("POST", "/profiles/clear", reply, { capability })).cleared;
+  }
+
   async resume(id: string): Promise<boolean> {
     const reply = z.object({ resumed: z.boolean() });
     return (await this.#call("POST", "/resume", reply, { id })).resumed;

@@ -13,6 +13,7 @@ import type { Retention, RetentionResult, StorePort } from "../store/index.ts";
 import { compact } from "../util/compact.ts";
 import { hostStatus } from "./status.ts";
 import {
+  clearProfilesSchema,
   type Measurements,
   retainRequestSchema,
   submitRequestSchema,
@@ -113,6 +114,10 @@ export function createDoorApp(parts: DoorParts) {
     .post("/resume", async (c) => {
       const { id } = parse(targetRequestSchema, await c.req.json());
       return c.json({ resumed: await queue.resume(id) });
+    })
+    .post("/profiles/clear", async (c) => {
+      const { capability } = parse(clearProfilesSchema, await c.req.json());
+      return c.json({ cleared: await queue.clearProfiles(capability) });
     })
     .post("/reload", async (c) => {
       const { id } = parse(targetRequestSchema, await c.req.json());

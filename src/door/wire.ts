@@ -7,6 +7,8 @@ export const submitRequestSchema = z.object({
 });
 export const targetRequestSchema = z.object({ id: z.string().min(1) });
 
+export const clearProfilesSchema = z.object({ capability: z.string().min(1).optional() });
+
 export const jobLineSchema = z.object({
   id: z.string(),
   instance: z.string(),

@@ -22,12 +22,22 @@ import {
   scopeOf,
 } from "../composition/index.ts";
 import { toJobError } from "../errors/index.ts";
-import { type CompositionRecord, WHOLE_NODE } from "../store/index.ts";
+import type { CacheEntry } from "../store/index.ts";
 import { newId } from "../util/ids.ts";
 import { cancelJob } from "./cancellation.ts";
 import { cancelPending } from "./endings.ts";
+import {
+  addressOf,
+  journalHit,
+  journalRun,
+  keepInCache,
+  type MemberCall,
+  putItem,
+  putNode,
+  recordOf,
+} from "./composition-rows.ts";
 import { isTerminal, type JobEntry } from "./job.ts";
-import { provenanceOf } from "./provenance.ts";
+import { type CacheAnswer, ResultCache } from "./result-cache.ts";
 import type { JobQueue } from "./queue.ts";
 import type { Unit } from "./unit.ts";
 
@@ -44,6 +54,10 @@ export interface ActiveRun {
   /** Member jobs that are not over. */
   readonly members: Map<string, JobEntry>;
   readonly done: PromiseWithResolvers<void>;
+  /** Nodes and items that the cache is asked about. */
+  readonly lookups: Set<string>;
+  /** Nodes and items whose result came from the cache. */
+  readonly cached: Map<string, CacheEntry>;
   /** A unit that starts more of what is ready is on its way. */
   goesOn: boolean;
 }
@@ -57,9 +71,11 @@ export class CompositionRunner {
   readonly #finished = new Set<ActiveRun>();
   #finishedNodes = 0;
   readonly #queue: JobQueue;
+  readonly #cache: ResultCache;
 
   constructor(queue: JobQueue) {
     this.#queue = queue;
+    this.#cache = new ResultCache(queue.loop.options);
     queue.loop.onMemberEnded((entry, unit) => {
       this.#memberEnded(entry, unit);
     });
@@ -71,7 +87,7 @@ export class CompositionRunner {
     try {
       await this.#queue.loop.transact((unit) => {
         unit.write({ op: "composition.insert", composition: recordOf(active) });
-        this.#journal(active, unit, "composition_submitted", {
+        journalRun(active, unit, "composition_submitted", {
           name: composition.name ?? null,
           nodes: composition.nodes.length,
         });
@@ -94,6 +110,8 @@ export class CompositionRunner {
       members: new Map(),
       done: Promise.withResolvers<void>(),
       goesOn: false,
+      lookups: new Set(),
+      cached: new Map(),
     };
     this.active.set(run.id, active);
     return active;
@@ -104,7 +122,7 @@ export class CompositionRunner {
     const { run } = active;
     run.cancelRequested = true;
     unit.write({ op: "composition.update", id: run.id, changes: { cancelRequested: true } });
-    this.#journal(active, unit, "cancel_phase_changed", { from: null, to: "cooperative" });
+    journalRun(active, unit, "cancel_phase_changed", { from: null, to: "cooperative" });
     this.#halt(active, unit);
     for (const entry of active.members.values()) cancelJob(this.#queue.loop, entry, unit);
     this.#finishIfDone(active, unit);
@@ -158,11 +176,13 @@ export class CompositionRunner {
       if (node.forEach !== undefined) {
         return this.#expand(active, node, resolveForEach(node, scope), unit);
       }
-      const entry = this.#memberJob(active, node, resolveKwargs(node, scope), null);
-      recordStarted(run, node.id, entry.spec.id);
-      this.putNode(active, node.id, unit);
-      active.members.set(entry.spec.id, entry);
-      this.#queue.loop.add(entry, unit);
+      const call = { node, kwargs: resolveKwargs(node, scope), index: null };
+      if (node.cache) {
+        run.ready.delete(node.id);
+        this.#lookUp(active, call, unit);
+      } else {
+        this.#begin(active, call, unit);
+      }
       return true;
     } catch (error) {
       this.#ended(active, node.id, { state: "failed", error: toJobError(error) }, unit);
@@ -170,9 +190,79 @@ export class CompositionRunner {
     }
   }
 
+  /** Makes the member job of a call. */
+  #begin(active: ActiveRun, call: MemberCall, unit: Unit, cacheKey: string | null = null): void {
+    const { run } = active;
+    const { node, index } = call;
+    const entry = this.#memberJob(active, call, cacheKey);
+    const { id } = entry.spec;
+    if (index === null) {
+      run.ready.add(node.id);
+      recordStarted(run, node.id, id);
+      putNode(this.#queue.loop, active, node.id, unit);
+    } else {
+      recordItemStarted(run, { nodeId: node.id, index }, id);
+      putItem(active, { nodeId: node.id, index }, unit);
+    }
+    active.members.set(id, entry);
+    this.#queue.loop.add(entry, unit);
+  }
+
+  /** Asks the cache before a member job is made; the node or item stays pending meanwhile. */
+  #lookUp(active: ActiveRun, call: MemberCall, unit: Unit): void {
+    active.lookups.add(addressOf(call));
+    unit.after(() => {
+      const { node, kwargs } = call;
+      this.#cache.find(node, kwargs).then(
+        (answer) => {
+          this.#lookedUp(active, call, answer);
+        },
+        (error: unknown) => {
+          this.#lookedUp(active, call, failedWith(error));
+        },
+      );
+    });
+  }
+
+  #lookedUp(active: ActiveRun, call: MemberCall, answer: CacheAnswer | NodeOutcome): void {
+    if (this.#queue.loop.isClosed) return;
+    this.#queue.loop.run((unit) => {
+      active.lookups.delete(addressOf(call));
+      if (!isPending(active, call)) return;
+      if ("state" in answer) this.#settle(active, call, answer, unit);
+      else if (answer.hit === null) this.#beginOrFail(active, call, unit, answer.key);
+      else this.#useCached(active, call, answer.hit, unit);
+      this.advance(active, unit);
+    });
+  }
+
+  #useCached(
+    active: ActiveRun,
+    call: MemberCall,
+    { entry, result }: NonNullable<CacheAnswer["hit"]>,
+    unit: Unit,
+  ): void {
+    active.cached.set(addressOf(call), entry);
+    journalHit(active, call, entry, unit);
+    this.#settle(active, call, { state: "completed", result }, unit);
+  }
+
+  #beginOrFail(active: ActiveRun, call: MemberCall, unit: Unit, cacheKey: string | null): void {
+    try {
+      this.#begin(active, call, unit, cacheKey);
+    } catch (error) {
+      this.#settle(active, call, failedWith(error), unit);
+    }
+  }
+
+  #settle(active: ActiveRun, { node, index }: MemberCall, outcome: NodeOutcome, unit: Unit): void {
+    if (index === null) this.#ended(active, node.id, outcome, unit);
+    else this.#itemEnded(active, { nodeId: node.id, index }, outcome, unit);
+  }
+
   #skip(active: ActiveRun, node: CompositionNode, unit: Unit): void {
     const { skipped } = recordSkipped(active.run, node.id);
-    for (const id of [node.id, ...skipped]) this.putNode(active, id, unit);
+    for (const id of [node.id, ...skipped]) putNode(this.#queue.loop, active, id, unit);
   }
 
   #expand(
@@ -192,8 +282,8 @@ export class CompositionRunner {
         items: { kind: "inline", json: JSON.stringify(values) },
       },
     });
-    this.putNode(active, node.id, unit);
-    for (const id of advance.skipped) this.putNode(active, id, unit);
+    putNode(this.#queue.loop, active, node.id, unit);
+    for (const id of advance.skipped) putNode(this.#queue.loop, active, id, unit);
     this.startItems(active, node, unit);
     return values.length > 0;
   }
@@ -213,13 +303,11 @@ export class CompositionRunner {
 
   #startItem(active: ActiveRun, node: CompositionNode, index: number, unit: Unit): void {
     const { run } = active;
+    if (active.lookups.has(addressOf({ node, index }))) return;
     try {
-      const kwargs = resolveKwargs(node, scopeOf(run, node.id, index));
-      const entry = this.#memberJob(active, node, kwargs, index);
-      recordItemStarted(run, { nodeId: node.id, index }, entry.spec.id);
-      this.#putItem(active, node.id, index, unit);
-      active.members.set(entry.spec.id, entry);
-      this.#queue.loop.add(entry, unit);
+      const call = { node, kwargs: resolveKwargs(node, scopeOf(run, node.id, index)), index };
+      if (node.cache) this.#lookUp(active, call, unit);
+      else this.#begin(active, call, unit);
     } catch (error) {
       this.#itemEnded(active, { nodeId: node.id, index }, failedWith(error), unit);
     }
@@ -227,9 +315,8 @@ export class CompositionRunner {
 
   #memberJob(
     { run }: ActiveRun,
-    node: CompositionNode,
-    kwargs: Readonly<Record<string, unknown>>,
-    itemIndex: number | null,
+    { node, kwargs, index }: MemberCall,
+    cacheKey: string | null,
   ): JobEntry {
     return this.#queue.newJob(node.instance, kwargs, {
       action: node.action,
@@ -241,7 +328,8 @@ export class CompositionRunner {
       maxRetries: node.retries,
       runId: run.composition.runId,
       actor: run.composition.actor,
-      member: { compositionId: run.id, nodeId: node.id, itemIndex },
+      member: { compositionId: run.id, nodeId: node.id, itemIndex: index },
+      cacheKey,
     });
   }
 
@@ -250,12 +338,13 @@ export class CompositionRunner {
     const active = compositionId === null ? undefined : this.active.get(compositionId);
     if (active === undefined || nodeId === null) return;
     active.members.delete(entry.spec.id);
+    keepInCache(entry, unit);
     const outcome = outcomeOf(entry);
     if (itemIndex === null) this.#ended(active, nodeId, outcome, unit);
     else this.#itemEnded(active, { nodeId, index: itemIndex }, outcome, unit);
     const enqueued = this.#startReady(active, unit);
     if (requireNode(active.run, nodeId).state === "completed") {
-      this.#journal(active, unit, "composition_advanced", {
+      journalRun(active, unit, "composition_advanced", {
         completed_node: nodeId,
         enqueued_nodes: enqueued,
       });
@@ -265,7 +354,7 @@ export class CompositionRunner {
 
   #ended(active: ActiveRun, nodeId: string, outcome: NodeOutcome, unit: Unit): void {
     const { skipped } = recordResult(active.run, nodeId, outcome);
-    for (const id of [nodeId, ...skipped]) this.putNode(active, id, unit);
+    for (const id of [nodeId, ...skipped]) putNode(this.#queue.loop, active, id, unit);
     if (outcome.state === "failed" && active.run.composition.failFast) this.#halt(active, unit);
   }
 
@@ -277,21 +366,23 @@ export class CompositionRunner {
   ): void {
     const { nodeId, index } = address;
     const advance = recordItemResult(active.run, address, outcome);
-    for (const one of [index, ...advance.cancelledItems]) this.#putItem(active, nodeId, one, unit);
-    if (advance.nodeEnded) this.putNode(active, nodeId, unit);
-    for (const id of advance.skipped) this.putNode(active, id, unit);
+    for (const one of [index, ...advance.cancelledItems]) {
+      putItem(active, { nodeId, index: one }, unit);
+    }
+    if (advance.nodeEnded) putNode(this.#queue.loop, active, nodeId, unit);
+    for (const id of advance.skipped) putNode(this.#queue.loop, active, id, unit);
     if (outcome.state === "failed" && active.run.composition.failFast) this.#halt(active, unit);
   }
 
   /** Nothing new starts: what has no job is cancelled, and so are jobs that still wait. */
   #halt(active: ActiveRun, unit: Unit): void {
     const { run } = active;
-    for (const id of cancelPendingNodes(run)) this.putNode(active, id, unit);
+    for (const id of cancelPendingNodes(run)) putNode(this.#queue.loop, active, id, unit);
     for (const { id, state, items } of run.nodeRuns.values()) {
       if (state !== "running" || items === undefined) continue;
       const { cancelledItems, skipped } = cancelPendingItems(run, id);
-      for (const index of cancelledItems) this.#putItem(active, id, index, unit);
-      for (const other of skipped) this.putNode(active, other, unit);
+      for (const index of cancelledItems) putItem(active, { nodeId: id, index }, unit);
+      for (const other of skipped) putNode(this.#queue.loop, active, other, unit);
     }
     for (const entry of active.members.values()) {
       if (entry.planned === "pending") cancelPending(this.#queue.loop, entry, unit);
@@ -305,7 +396,7 @@ export class CompositionRunner {
     run.status = status;
     const completedAt = new Date().toISOString();
     unit.write({ op: "composition.update", id: run.id, changes: { status, completedAt } });
-    this.#journal(active, unit, "state_transition", { from: "running", to: status });
+    journalRun(active, unit, "state_transition", { from: "running", to: status });
     unit.after(() => {
       active.committed = status;
       active.completedAt = completedAt;
@@ -330,76 +421,6 @@ export class CompositionRunner {
   close(): void {
     for (const { done } of this.active.values()) done.resolve();
   }
-
-  /** Writes the row of a node as it is now. */
-  putNode({ run }: ActiveRun, nodeId: string, unit: Unit): void {
-    const node = requireNode(run, nodeId);
-    unit.write({
-      op: "node.put",
-      node: {
-        compositionId: run.id,
-        nodeId,
-        itemIndex: WHOLE_NODE,
-        state: node.state,
-        jobId: node.jobId ?? null,
-        result: null,
-        error: node.error ?? null,
-        skipCause: node.skipCause ?? null,
-        provenance: provenanceOf(run, node, this.#queue.loop.jobs.get(node.jobId ?? "")),
-      },
-    });
-  }
-
-  #putItem({ run }: ActiveRun, nodeId: string, index: number, unit: Unit): void {
-    const item = requireNode(run, nodeId).items?.runs[index];
-    if (item === undefined) return;
-    unit.write({
-      op: "node.put",
-      node: {
-        compositionId: run.id,
-        nodeId,
-        itemIndex: index,
-        state: item.state,
-        jobId: item.jobId ?? null,
-        result: null,
-        error: item.error ?? null,
-        skipCause: null,
-        provenance: {},
-      },
-    });
-  }
-
-  #journal(
-    { run }: ActiveRun,
-    unit: Unit,
-    eventType: string,
-    payload: Readonly<Record<string, unknown>>,
-  ): void {
-    unit.journal({
-      eventType,
-      compositionId: run.id,
-      runId: run.composition.runId,
-      actor: run.composition.actor,
-      payload,
-    });
-  }
-}
-
-function recordOf({ run, submittedAt }: ActiveRun): CompositionRecord {
-  const { composition } = run;
-  return {
-    id: run.id,
-    name: composition.name ?? null,
-    spec: composition,
-    status: "running",
-    failFast: composition.failFast,
-    priority: composition.priority,
-    runId: composition.runId ?? null,
-    actor: composition.actor ?? null,
-    cancelRequested: false,
-    submittedAt,
-    completedAt: null,
-  };
 }
 
 function outcomeOf(entry: JobEntry): NodeOutcome {
@@ -413,6 +434,11 @@ function outcomeOf(entry: JobEntry): NodeOutcome {
 
 function failedWith(error: unknown): NodeOutcome {
   return { state: "failed", error: toJobError(error) };
+}
+
+function isPending({ run }: ActiveRun, { node, index }: MemberCall): boolean {
+  const { state, items } = requireNode(run, node.id);
+  return index === null ? state === "pending" : items?.runs[index]?.state === "pending";
 }
 
 function first(ids: ReadonlySet<string>): string | undefined {

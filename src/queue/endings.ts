@@ -25,6 +25,7 @@ export async function complete(
   const isCollected = entry.chunks === null && entry.collected.length > 0;
   const result = isCollected ? entry.collected : outcome.result;
   const stored = await loop.options.results.store(result);
+  entry.stored = stored;
   await loop.transact((unit) => {
     learn(loop, entry, outcome, unit);
     leaveLane(loop, entry, "completed", unit);

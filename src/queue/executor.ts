@@ -21,6 +21,13 @@ export interface InstanceFacts {
   readonly maxConcurrentRequests: number;
 }
 
+/** What goes into a call, with the schemas that say which strings are files. */
+export interface CallInputs {
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly configSchema: Readonly<Record<string, unknown>> | null;
+  readonly inputSchema: Readonly<Record<string, unknown>> | null;
+}
+
 /** One attempt at one job. */
 export interface ExecutableCall {
   readonly jobId: string;
@@ -85,6 +92,8 @@ export interface Executor {
     target: CallTarget,
     kwargs: Readonly<Record<string, unknown>>,
   ): { readonly isStreaming: boolean };
+  /** What decides about the result of a call beside its kwargs. */
+  inputs(instanceId: string, target: CallTarget): CallInputs;
   /**
    * Brings the instance to ready, runs the call and adopts the files it returns.
    *

@@ -1,9 +1,13 @@
 export { CompositionHandle } from "./composition-handle.ts";
 export type { CompositionView, NodeView } from "./composition-view.ts";
+export { ContentHashes } from "./content-hash.ts";
+export { explainComposition, explainJob } from "./explain.ts";
+export type { Explanation, Span, SpanKind } from "./explain.ts";
 export { EventReader, EventStream } from "./event-stream.ts";
 export { JOB_EVENT_TYPES, LIVENESS_EVENT_TYPES } from "./events.ts";
 export type { QueueEvent } from "./events.ts";
 export type {
+  CallInputs,
   CallTarget,
   ExecutableCall,
   ExecutionEvents,
@@ -21,4 +25,6 @@ export type { JobSnapshot } from "./machine-watch.ts";
 export type { QueueOptions } from "./queue.ts";
 export type { RunContext, SubmitOptions } from "./submission.ts";
 export type { ResourceProbe, ResourceSnapshot } from "./resource-probe.ts";
+export { trace } from "./trace.ts";
+export type { TracedNode, TraceStart } from "./trace.ts";
 export { describeBlock, gpuStatus, lanesInUse, pendingInOrder } from "../scheduler/index.ts";

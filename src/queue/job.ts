@@ -1,5 +1,5 @@
 import type { JobError } from "../errors/index.ts";
-import type { JobRecord, JobStatus, NewJob } from "../store/index.ts";
+import type { JobRecord, JobStatus, NewJob, StoredValue } from "../store/index.ts";
 import type { ChunkChannel } from "./chunk-channel.ts";
 import type { CallTarget, ExecutionOutcome } from "./executor.ts";
 
@@ -89,6 +89,10 @@ export interface JobEntry extends Mutable<Omit<JobView, keyof JobSpec>> {
   attemptNow: RunningAttempt | null;
   /** Pending for a retry and not yet given back to the scheduler. */
   retryTimer: NodeJS.Timeout | null;
+  /** What the result is stored as, once it is known. */
+  stored: StoredValue | null;
+  /** Under which the result may be used again; null where it may not. */
+  readonly cacheKey: string | null;
   readonly chunks: ChunkChannel | null;
   readonly collected: unknown[];
   readonly done: PromiseWithResolvers<void>;
@@ -100,11 +104,14 @@ export function newEntry(
     readonly priority: number;
     readonly seq: number;
     readonly chunks: ChunkChannel | null;
+    readonly cacheKey?: string | null;
   },
 ): JobEntry {
   return {
     spec,
     ...options,
+    cacheKey: options.cacheKey ?? null,
+    stored: null,
     status: "pending",
     planned: "pending",
     isCancelled: false,

@@ -25,6 +25,18 @@ export class ProfileBook {
     return this.#profiles;
   }
 
+  /** Profiles of one capability, or all. */
+  list(capability?: string): readonly ResourceProfile[] {
+    return [...this.#profiles.values()].filter(
+      ({ key }) => capability === undefined || key.capability === capability,
+    );
+  }
+
+  /** Forgets one; the caller deletes its row and tells the scheduler. */
+  forget(key: string): void {
+    this.#profiles.delete(key);
+  }
+
   /** The key of a job of this instance; `size` is the caller's measure of its input, if there is one. */
   keyOf(facts: InstanceFacts, size: number | null, gpuModel: string | null): string {
     return profileKey({

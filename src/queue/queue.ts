@@ -5,7 +5,12 @@ import {
   validateComposition,
 } from "../composition/index.ts";
 import { CjmError, fromJobError, toError } from "../errors/index.ts";
-import { pendingInOrder, type SchedulerState } from "../scheduler/index.ts";
+import {
+  pendingInOrder,
+  profileKey,
+  type ResourceProfile,
+  type SchedulerState,
+} from "../scheduler/index.ts";
 import type {
   DiagnosticsStore,
   JournalEvent,
@@ -211,6 +216,7 @@ export class JobQueue {
     for (const [id, declaration] of Object.entries(bound.instances)) {
       this.#executor.declare(id, declaration);
     }
+    this.#requireCacheable(bound);
     const { run } = await this.#compositions.submit(bound);
     return new CompositionHandle(this, run.id);
   }
@@ -335,6 +341,31 @@ export class JobQueue {
     return entry === undefined ? null : this.#loop.machine.snapshotOf(entry);
   }
 
+  /** What jobs were measured to need. */
+  getProfiles(capability?: string): readonly ResourceProfile[] {
+    return this.#options.profiles.list(capability);
+  }
+
+  /** Forgets it: the next job of each key is its measurement again. @returns how many. */
+  async clearProfiles(capability?: string): Promise<number> {
+    const { profiles } = this.#options;
+    const keys = profiles.list(capability).map((profile) => profileKey(profile.key));
+    await this.#loop.transact((unit) => {
+      for (const key of keys) {
+        profiles.forget(key);
+        unit.write({ op: "profile.delete", key });
+        const event = {
+          type: "profile_changed",
+          now: this.#loop.now(),
+          key,
+          profile: null,
+        } as const;
+        this.#loop.step(event, unit);
+      }
+    });
+    return keys.length;
+  }
+
   /** What the scheduler knows now, for its queries. */
   get schedulerState(): SchedulerState {
     return this.#loop.state;
@@ -402,6 +433,20 @@ export class JobQueue {
       throw new CjmError("HOST_STOPPING", "The host is stopping and accepts no new work");
     }
     this.#loop.requireJournal();
+  }
+
+  /** Without a hash of its code a call cannot be told from one of other code. */
+  #requireCacheable({ nodes }: Composition): void {
+    const wrong = nodes.filter(
+      ({ cache, instance }) => cache && this.#executor.facts(instance).codeHash === null,
+    );
+    if (wrong.length === 0) return;
+    const list = wrong.map(({ id, instance }) => `${id} (${instance})`).join(", ");
+    throw new CjmError(
+      "COMPOSITION_INVALID",
+      `The code of these has no hash, so that nothing can be cached: ${list}; install them with cjm-ctl install-all`,
+      { fieldsInvalid: wrong.map(({ id }) => `${id}.cache`) },
+    );
   }
 
   /** @throws {CjmError} `QUEUE_FULL` besides what {@link requireOpen} throws. */

@@ -17,6 +17,7 @@ import {
   WHOLE_NODE,
 } from "../store/index.ts";
 import type { ActiveRun, CompositionRunner } from "./composition-runner.ts";
+import { putNode } from "./composition-rows.ts";
 import { resultReader, storedComposition } from "./composition-view.ts";
 import { end } from "./endings.ts";
 import { type JobEntry, newEntry, viewOfRecord } from "./job.ts";
@@ -74,12 +75,12 @@ async function resumeComposition(record: CompositionRecord, parts: ResumeParts):
   run.cancelRequested = record.cancelRequested;
   const active = compositions.adopt(run, record.submittedAt);
   await queue.loop.transact((unit) => {
-    for (const id of skipped) compositions.putNode(active, id, unit);
+    for (const id of skipped) putNode(queue.loop, active, id, unit);
     expandAgain(active, stored);
     const members = stored.unfinished.map((job) => ({ job, entry: entryOf(job, queue) }));
     for (const { entry } of members) bindMember(active, entry);
     if (record.cancelRequested) {
-      for (const id of cancelPending(run)) compositions.putNode(active, id, unit);
+      for (const id of cancelPending(run)) putNode(queue.loop, active, id, unit);
     }
     for (const { job, entry } of members) readmit(entry, job, queue, unit);
     if (!record.cancelRequested) startMissingItems(active, compositions, unit);

@@ -38,6 +38,7 @@ export interface MemberOptions {
 export interface NewJobOptions extends SubmitOptions {
   readonly chunks?: ChunkChannel | null;
   readonly member?: MemberOptions;
+  readonly cacheKey?: string | null;
 }
 
 /** One call as its caller describes it. */
@@ -80,7 +81,12 @@ export function newJob(loop: RunLoop, request: CallRequest): JobEntry {
       inputBucket: inputSize,
       submittedAt: new Date().toISOString(),
     },
-    { priority: options.priority ?? 0, seq: loop.nextSeq(), chunks: options.chunks ?? null },
+    {
+      priority: options.priority ?? 0,
+      seq: loop.nextSeq(),
+      chunks: options.chunks ?? null,
+      cacheKey: options.cacheKey ?? null,
+    },
   );
 }
 

@@ -55,13 +55,13 @@ const node = (
   kwargs: { name, in: input, ...more },
 });
 
-/** 30 nodes: a chain, a fan, a `for_each`, a node that is retried, a `when`, and a join of all. */
+/** 30 nodes: a chain, a fan, a `for_each`, a node that is retried, one that is cached, a `when`, and a join of all. */
 function reference() {
   const chain = Array.from({ length: 10 }, (_, n): [string, NodeSpec] => [
     `chain${n}`,
     node(`chain${n}`, n === 0 ? null : ref(`chain${n - 1}`, "node")),
   ]);
-  const fan = Array.from({ length: 14 }, (_, n): [string, NodeSpec] => [
+  const fan = Array.from({ length: 13 }, (_, n): [string, NodeSpec] => [
     `fan${n}`,
     node(`fan${n}`, ref(`chain${n % 3}`, "node")),
   ]);
@@ -76,7 +76,12 @@ function reference() {
       },
       skipped: { ...node("skipped"), when: { value: ref("chain0", "node"), equals: "no" } },
       easy: node("easy", { $ref: "skipped", optional: true }),
-      cached: node("cached", ref("each.0.node")),
+      cached: { ...node("cached", ref("each.0.node")), cache: true },
+      again: {
+        ...node("cached", ref("each.0.node")),
+        cache: true,
+        when: { value: ref("cached", "node"), equals: "cached" },
+      },
       join: node("join", Object.fromEntries(fan.map(([id]) => [id, ref(id, "node")]))),
     },
     { name: "reference" },
@@ -108,7 +113,12 @@ function shown(view: CompositionView): unknown {
 }
 
 const executor = new FakeExecutor();
-executor.add("tool", { work, maxConcurrentRequests: 3 });
+executor.add("tool", {
+  work,
+  maxConcurrentRequests: 3,
+  codeHash: "sha256:code",
+  isRepeatable: true,
+});
 await using host = await openQueue({
   dataDir,
   executor,

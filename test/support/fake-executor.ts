@@ -1,6 +1,7 @@
 import type { InstanceDeclaration, InstanceSurface } from "../../src/composition/index.ts";
 import { CjmError } from "../../src/errors/index.ts";
 import type {
+  CallInputs,
   CallTarget,
   ExecutableCall,
   ExecutionEvents,
@@ -30,6 +31,7 @@ export interface FakeInstance {
   readonly codeHash?: string | null;
   readonly configHash?: string;
   readonly isRepeatable?: boolean;
+  readonly inputSchema?: Readonly<Record<string, unknown>>;
   readonly peaks?: Partial<ExecutionOutcome["peaks"]>;
   readonly usage?: Readonly<Record<string, number>>;
 }
@@ -110,6 +112,11 @@ export class FakeExecutor implements Executor {
       throw new CjmError("CAPABILITY_INPUT", "bad: not allowed", { fieldsInvalid: ["bad"] });
     }
     return { isStreaming: spec.isStreaming ?? false };
+  }
+
+  inputs(instanceId: string): CallInputs {
+    const { configHash, inputSchema } = this.#slot(instanceId).spec;
+    return { config: { configHash }, configSchema: null, inputSchema: inputSchema ?? null };
   }
 
   async execute(
