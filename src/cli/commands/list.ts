@@ -8,6 +8,7 @@ import {
   workerCommand,
 } from "../../config/index.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
+import { recordedDrift } from "../drift.ts";
 import { EXIT } from "../exit-codes.ts";
 import { color, harmless, print, printError, printJson, table } from "../terminal.ts";
 
@@ -26,13 +27,19 @@ interface Line {
   readonly environment: string;
   readonly manifest: string | null;
   readonly overrides: readonly string[];
+  /** What its newest worker said otherwise than the manifest; null where nobody looked. */
+  readonly drift: readonly string[] | null;
 }
 
 export async function listCommand(options: ListOptions): Promise<number> {
   const config = await configOf(options);
   const { capabilities, problems } = await loadManifests(manifestSearchPaths(config));
   const installed = installedManifestsDir(config);
-  const lines = [...capabilities.values()].map((one) => lineOf(one, installed));
+  const drift = await recordedDrift(config.dataDir, capabilities.values());
+  const lines = [...capabilities.values()].map((one) => ({
+    ...lineOf(one, installed),
+    drift: drift.get(one.name) ?? null,
+  }));
   const wanted = await wantedNames(options.capabilities ?? config.capabilitiesConfig);
   for (const name of wanted) {
     if (!lines.some((line) => line.name === name)) lines.push(missing(name));
@@ -43,6 +50,7 @@ export async function listCommand(options: ListOptions): Promise<number> {
   }
   if (lines.length === 0) print("No capability is installed. Run: cjm-ctl install-all");
   else print(table([HEADER, ...lines.map((line) => cells(line, options.envs === true))]));
+  if (!config.substrate.driftDetection) print("Drift is not looked for (drift_detection: false).");
   for (const { source, key, message } of problems) {
     printError(`${color.yellow("warning")}: ${harmless(`${source}: ${key} ${message}`)}`);
   }
@@ -51,7 +59,7 @@ export async function listCommand(options: ListOptions): Promise<number> {
 
 const HEADER = ["NAME", "VERSION", "STATE", "ACTIONS", "DESCRIPTION"];
 
-function lineOf(found: DiscoveredManifest, installedDir: string): Line {
+function lineOf(found: DiscoveredManifest, installedDir: string): Omit<Line, "drift"> {
   const { code, install, overrides } = found.manifest;
   const isInstalled = found.path.startsWith(installedDir);
   const isStartable = workerCommand(found) !== undefined;
@@ -78,12 +86,13 @@ function missing(name: string): Line {
     environment: "",
     manifest: null,
     overrides: [],
+    drift: null,
   };
 }
 
 function cells(line: Line, withEnvironment: boolean): string[] {
   const paint = line.state === "installed" ? color.green : color.yellow;
-  const notes = line.overrides.length === 0 ? "" : ` (overridden: ${line.overrides.join(", ")})`;
+  const notes = note("overridden", line.overrides) + note("drifted", line.drift ?? []);
   const last = withEnvironment ? line.environment : line.description;
   return [
     line.name,
@@ -92,6 +101,10 @@ function cells(line: Line, withEnvironment: boolean): string[] {
     line.actions.join(","),
     harmless(`${last}${notes}`),
   ];
+}
+
+function note(what: string, members: readonly string[]): string {
+  return members.length === 0 ? "" : ` (${what}: ${members.join(", ")})`;
 }
 
 /** Names in capabilities.yaml; a project without the file wants nothing. */
