@@ -68,7 +68,7 @@ export function benchCall(folder: string, threads: number): Call<MergerConfig> {
   const dataFolder = join(folder, "data");
   mkdirSync(dataFolder, { recursive: true });
   return {
-    config: { threads, cache_entries: 0 },
+    config: { threads, cache_entries: 0, cache_mb: 0 },
     envelope: { control: {} },
     signal: new AbortController().signal,
     dataFolder,

@@ -2,11 +2,12 @@
  * One merge in a process of its own, which prints its seconds, its report and the peak of its
  * resident memory: `merge-run.ts <folder> <adapters|models> <threads> <input as JSON>`.
  */
+import type * as mergeActions from "../workers/adapter-merger/actions/merge.ts";
+import type * as modelActions from "../workers/adapter-merger/actions/merge-models.ts";
+import type * as schemas from "../workers/adapter-merger/schemas.ts";
 import { benchCall } from "./merge-fixtures.ts";
 
-type Actions = typeof import("../workers/adapter-merger/actions/merge.ts") &
-  typeof import("../workers/adapter-merger/actions/merge-models.ts") &
-  typeof import("../workers/adapter-merger/schemas.ts");
+type Actions = typeof mergeActions & typeof modelActions & typeof schemas;
 
 /** The compiled worker, which is what runs in a product (`npm run build` makes it). */
 const BUILT = ["actions/merge.js", "actions/merge-models.js", "schemas.js"];

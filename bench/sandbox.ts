@@ -1,9 +1,11 @@
 /**
  * What isolation costs: jails against plain processes, in interleaved pairs, so that a busy machine
- * slows both alike. Run with `node -C @cjm/source bench/sandbox.ts [pairs]` after
- * `npm run build`-independent set-up; it needs bubblewrap or nsjail.
+ * slows both alike. Run with `node -C @cjm/source bench/sandbox.ts [pairs]`, with bubblewrap or
+ * nsjail on PATH; `workers/sandbox/node_modules/cjm-substrate` has to be a link to this package, as
+ * `cjm-ctl install-all` makes it.
  */
 import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { promisify } from "node:util";
 import { runProgram, type Program } from "../workers/sandbox/run-program.ts";
@@ -24,6 +26,17 @@ const timed = async (work: () => Promise<unknown>): Promise<number> => {
   const start = performance.now();
   await work();
   return performance.now() - start;
+};
+
+/** CPU of this process and of all children that have been waited for; ticks are 10 ms. */
+const cpuMs = (): [number, number] => {
+  const text = readFileSync("/proc/self/stat", "latin1");
+  const fields = text
+    .slice(text.lastIndexOf(")") + 2)
+    .split(" ")
+    .map(Number);
+  const ticks = (index: number): number => (fields[index] ?? 0) + (fields[index + 1] ?? 0);
+  return [ticks(11) * 10, ticks(13) * 10];
 };
 
 const row = (name: string, values: readonly number[]): string =>
@@ -65,19 +78,18 @@ for (const { name, usable } of workbench.probes) {
   console.log(row("difference of each pair", overhead));
 
   const start = performance.now();
-  const cpuBefore = process.resourceUsage();
+  const before = cpuMs();
   for (let round = 0; round < pairs / 4; round += 1) {
     await Promise.all([1, 2, 3, 4].map(() => jail("true")));
   }
   const seconds = (performance.now() - start) / 1_000;
-  const cpuAfter = process.resourceUsage();
-  const count = Math.floor(pairs / 4) * 4;
-  const own =
-    cpuAfter.userCPUTime +
-    cpuAfter.systemCPUTime -
-    (cpuBefore.userCPUTime + cpuBefore.systemCPUTime);
+  const count = Math.ceil(pairs / 4) * 4;
+  const [own = 0, below = 0] = cpuMs().map(
+    (value, index) => (value - (before[index] ?? 0)) / count,
+  );
   console.log(
-    `four at a time: ${(count / seconds).toFixed(0)} jails/s; supervisor CPU ${(own / 1_000 / count).toFixed(2)} ms a jail`,
+    `four at a time: ${(count / seconds).toFixed(0)} jails/s; CPU of a jail: supervisor ${own.toFixed(1)} ms, ` +
+      `processes it waited for ${below.toFixed(1)} ms`,
   );
 
   const overshoot: number[] = [];

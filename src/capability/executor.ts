@@ -39,6 +39,8 @@ export class CapabilityExecutor implements Executor {
   readonly #manager: CapabilityManager;
   readonly #meter: JobMeter;
   readonly #folders: ExecutorFolders;
+  /** By config object: hashing it for every job would cost more than the rest of its admission. */
+  readonly #resourceHashes = new WeakMap<object, string>();
 
   constructor(manager: CapabilityManager, meter: JobMeter, folders: ExecutorFolders) {
     this.#manager = manager;
@@ -55,7 +57,7 @@ export class CapabilityExecutor implements Executor {
       version: code.version,
       isEnabled: this.#manager.isEnabled(instanceId),
       configHash: spec.configHash,
-      resourceConfigHash: resourceConfigHash(spec.config, code.config_schema),
+      resourceConfigHash: this.#resourceHash(spec.config, code.config_schema),
       codeHash: code.code_hash ?? null,
       maxConcurrentRequests: spec.maxConcurrentRequests,
     };
@@ -141,6 +143,18 @@ export class CapabilityExecutor implements Executor {
 
   async end(instanceId: string, reason: string): Promise<void> {
     await this.#manager.instance(instanceId).kill(reason);
+  }
+
+  #resourceHash(
+    config: Readonly<Record<string, unknown>>,
+    schema: Readonly<Record<string, unknown>> | null | undefined,
+  ): string {
+    let hash = this.#resourceHashes.get(config);
+    if (hash === undefined) {
+      hash = resourceConfigHash(config, schema);
+      this.#resourceHashes.set(config, hash);
+    }
+    return hash;
   }
 
   #capabilityOf(instanceId: string): string {

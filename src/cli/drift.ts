@@ -13,7 +13,7 @@ const STARTS = 1_000;
 export async function recordedDrift(
   dataDir: string,
   manifests: Iterable<DiscoveredManifest>,
-): Promise<ReadonlyMap<string, readonly string[]>> {
+): Promise<ReadonlyMap<string, string[]>> {
   await using journal = await openJournalReader(join(dataDir, "journal.db"));
   if (journal === undefined) return new Map();
   const starts = await journal.queryJournal({
@@ -21,7 +21,7 @@ export async function recordedDrift(
     descending: true,
     limit: STARTS,
   });
-  const drift = new Map<string, readonly string[]>();
+  const drift = new Map<string, string[]>();
   for (const { name, path } of manifests) {
     const newest = starts.find(({ capabilityName }) => capabilityName === name);
     if (newest === undefined || Date.parse(newest.ts) < (await stat(path)).mtimeMs) continue;

@@ -4,7 +4,7 @@ import { type DiscoveredManifest, hostPackage, type ResolvedConfig } from "../co
 import { CjmError } from "../errors/index.ts";
 import type { SessionNames } from "../process/index.ts";
 import type { Cage } from "../protocol/index.ts";
-import type { DiagnosticsStore, SecretStore, StorePort } from "../store/index.ts";
+import type { DiagnosticsStore, JournalEvent, SecretStore, StorePort } from "../store/index.ts";
 import type { SecretRedactor } from "./secret-redactor.ts";
 
 /** Time a worker has for its cleanup hook. */
@@ -18,6 +18,8 @@ export interface ServiceParts {
   readonly diagnostics: DiagnosticsStore;
   readonly store: StorePort;
   readonly secrets: SecretStore;
+  /** Tells subscribers of the rows that workers' lives leave. */
+  readonly announcer: { readonly announce: (events: readonly JournalEvent[]) => void };
   readonly redactor: SecretRedactor;
 }
 
@@ -45,7 +47,10 @@ export function instanceServices(parts: ServiceParts): InstanceServices {
     sessions: parts.sessions,
     diagnostics: parts.diagnostics,
     journal: async (entries) => {
-      await store.stage(entries.map((event) => ({ op: "journal.append", event })));
+      const { events } = await store.stage(
+        entries.map((event) => ({ op: "journal.append", event })),
+      );
+      parts.announcer.announce(events);
     },
     workerEnvironment: (definition) => workerEnvironment(definition, parts, capabilityDataDir),
   };

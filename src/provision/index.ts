@@ -14,3 +14,6 @@ export { environmentStatus } from "./status.ts";
 export type { EnvironmentStatus } from "./status.ts";
 export { detectFormat, FILE_FORMATS, validateFile } from "./validate.ts";
 export type { FileFormat, Validation } from "./validate.ts";
+export { leftoverWorkers } from "./machine.ts";
+// What `doctor` asks of the machine; the command line itself starts no process of a worker.
+export { probeCage } from "../process/index.ts";

@@ -31,6 +31,9 @@ import { provenanceOf } from "./provenance.ts";
 import type { JobQueue } from "./queue.ts";
 import type { Unit } from "./unit.ts";
 
+/** Member jobs that one unit makes at most: a wide DAG must not become one commit of all its rows. */
+const STARTS_PER_UNIT = 256;
+
 /** A composition that this host runs or has run. */
 export interface ActiveRun {
   readonly run: CompositionRun;
@@ -41,6 +44,8 @@ export interface ActiveRun {
   /** Member jobs that are not over. */
   readonly members: Map<string, JobEntry>;
   readonly done: PromiseWithResolvers<void>;
+  /** A unit that starts more of what is ready is on its way. */
+  goesOn: boolean;
 }
 
 /**
@@ -88,6 +93,7 @@ export class CompositionRunner {
       committed: "running",
       members: new Map(),
       done: Promise.withResolvers<void>(),
+      goesOn: false,
     };
     this.active.set(run.id, active);
     return active;
@@ -117,9 +123,27 @@ export class CompositionRunner {
     for (let next = first(run.ready); next !== undefined; next = first(run.ready)) {
       const node = run.nodes.get(next);
       if (node === undefined) throw new TypeError(`Node "${next}" is ready and does not exist`);
+      if (enqueued.length === STARTS_PER_UNIT) {
+        this.#goOnLater(active, unit);
+        break;
+      }
       if (this.#start(active, node, unit)) enqueued.push(next);
     }
-    return enqueued;
+    return [...enqueued, ...run.ready];
+  }
+
+  /** The rest is made in the next unit; after a crash in between, resume makes it. */
+  #goOnLater(active: ActiveRun, unit: Unit): void {
+    if (active.goesOn) return;
+    active.goesOn = true;
+    unit.after(() => {
+      active.goesOn = false;
+      this.#queue.loop.run((next) => {
+        if (active.run.status !== "running") return;
+        for (const node of active.run.nodes.values()) this.startItems(active, node, next);
+        this.advance(active, next);
+      });
+    });
   }
 
   /** True if the node has a job, or several, now. */
@@ -177,7 +201,10 @@ export class CompositionRunner {
   /** Makes the jobs of a running `for_each` node's items that have none. */
   startItems(active: ActiveRun, node: CompositionNode, unit: Unit): void {
     const { run } = active;
-    for (const index of pendingItemIndexes(run, node.id)) {
+    if (requireNode(run, node.id).state !== "running") return;
+    const indexes = pendingItemIndexes(run, node.id);
+    if (indexes.length > STARTS_PER_UNIT) this.#goOnLater(active, unit);
+    for (const index of indexes.slice(0, STARTS_PER_UNIT)) {
       // A failure under fail_fast may have cancelled the rest meanwhile.
       if (requireNode(run, node.id).items?.runs[index]?.state !== "pending") continue;
       this.#startItem(active, node, index, unit);

@@ -6,7 +6,13 @@ import {
 } from "../composition/index.ts";
 import { CjmError, fromJobError, toError } from "../errors/index.ts";
 import { pendingInOrder, type SchedulerState } from "../scheduler/index.ts";
-import type { JournalEvent, ResultFiles, StorePort } from "../store/index.ts";
+import type {
+  DiagnosticsStore,
+  JournalEvent,
+  ResultFiles,
+  StoredRecord,
+  StorePort,
+} from "../store/index.ts";
 import { compact } from "../util/compact.ts";
 import { cancelJob } from "./cancellation.ts";
 import { ChunkChannel } from "./chunk-channel.ts";
@@ -34,6 +40,8 @@ export interface QueueOptions extends RunLoopOptions {
   readonly maxRetries: number;
   /** Jobs that may wait at once; more are refused. @default 200,000 */
   readonly maxPending?: number | undefined;
+  /** Where the workers' log records are kept. @default nowhere */
+  readonly diagnostics?: Pick<DiagnosticsStore, "flush" | "queryRecords"> | undefined;
 }
 
 const MAX_PENDING = 200_000;
@@ -304,6 +312,16 @@ export class JobQueue {
   /** Terminal rows of the journal, the newest first: the history that survives a restart. */
   async getHistoryFromJournal(limit?: number): Promise<readonly JournalEvent[]> {
     return await this.#store.terminalStateEvents(limit);
+  }
+
+  /** Log records of exactly this job, oldest first; go on with the last record's `seq`. */
+  async getJobDiagnostics(
+    jobId: string,
+    options: { readonly limit?: number; readonly afterSeq?: number } = {},
+  ): Promise<readonly StoredRecord[]> {
+    const { diagnostics } = this.#options;
+    await diagnostics?.flush();
+    return (await diagnostics?.queryRecords({ limit: 200, ...options, jobId })) ?? [];
   }
 
   /** How many jobs are pending and running, and how many have ended since the host started. */

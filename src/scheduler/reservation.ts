@@ -50,8 +50,10 @@ export function expectedStart(
     availableMb += end.mb;
     at = end.at;
   }
-  if (availableMb < costMb) return null;
-  return { at, extraMb: availableMb - costMb };
+  if (availableMb >= costMb) return { at, extraMb: availableMb - costMb };
+  // When its instance holds enough already, it starts as soon as the jobs that run there have ended.
+  const isHeld = place.need(candidate.demand) <= place.use(candidate.instance).measuredMb;
+  return isHeld ? { at: endOf(state, candidate.instance, now), extraMb: 0 } : null;
 }
 
 /** When nothing will run on a GPU (or in an instance); nothing is left beside a job that runs alone. */

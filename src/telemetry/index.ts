@@ -13,5 +13,3 @@ export type { ProcessReader, ProcessReading } from "./process-reader.ts";
 export type { GpuSnapshot, InstanceSnapshot, TelemetrySnapshot } from "./snapshot.ts";
 export { Telemetry } from "./telemetry.ts";
 export type { TelemetryNotice, TelemetryOptions } from "./telemetry.ts";
-export { renderTop } from "./top-view.ts";
-export type { TopView } from "./top-view.ts";

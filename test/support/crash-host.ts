@@ -7,7 +7,7 @@
  * It resumes what the folder holds, submits what it lacks, and prints how everything ended.
  */
 import { appendFileSync } from "node:fs";
-import { composition, item, ref } from "../../src/composition/index.ts";
+import { composition, item, type NodeSpec, ref } from "../../src/composition/index.ts";
 import { CjmError } from "../../src/errors/index.ts";
 import type { CompositionView } from "../../src/queue/index.ts";
 import type { StorePort } from "../../src/store/index.ts";
@@ -33,8 +33,9 @@ function killing(store: StorePort): StorePort {
 }
 
 async function work(call: FakeCall): Promise<unknown> {
-  const { kwargs, identity, attempt } = call;
-  const node = String(kwargs["name"] ?? identity.node_id);
+  const { kwargs, attempt } = call;
+  const name = kwargs["name"];
+  const node = typeof name === "string" ? name : "?";
   const line = { node, job: call.jobId, attempt, pid: process.pid };
   appendFileSync(oracle, `${JSON.stringify(line)}\n`);
   if (kwargs["hold"] === true) await untilCancelled(call);
@@ -45,18 +46,22 @@ async function work(call: FakeCall): Promise<unknown> {
   return { node, got: kwargs["in"] ?? null, list: [1, 2, 3] };
 }
 
-const node = (name: string, input: unknown = null, more: Record<string, unknown> = {}) => ({
+const node = (
+  name: string,
+  input: unknown = null,
+  more: Record<string, unknown> = {},
+): NodeSpec => ({
   capability: "tool",
   kwargs: { name, in: input, ...more },
 });
 
 /** 30 nodes: a chain, a fan, a `for_each`, a node that is retried, a `when`, and a join of all. */
 function reference() {
-  const chain = Array.from({ length: 10 }, (_, n) => [
+  const chain = Array.from({ length: 10 }, (_, n): [string, NodeSpec] => [
     `chain${n}`,
     node(`chain${n}`, n === 0 ? null : ref(`chain${n - 1}`, "node")),
   ]);
-  const fan = Array.from({ length: 14 }, (_, n) => [
+  const fan = Array.from({ length: 14 }, (_, n): [string, NodeSpec] => [
     `fan${n}`,
     node(`fan${n}`, ref(`chain${n % 3}`, "node")),
   ]);
@@ -72,10 +77,7 @@ function reference() {
       skipped: { ...node("skipped"), when: { value: ref("chain0", "node"), equals: "no" } },
       easy: node("easy", { $ref: "skipped", optional: true }),
       cached: node("cached", ref("each.0.node")),
-      join: node(
-        "join",
-        Object.fromEntries(fan.map(([id]) => [String(id), ref(String(id), "node")])),
-      ),
+      join: node("join", Object.fromEntries(fan.map(([id]) => [id, ref(id, "node")]))),
     },
     { name: "reference" },
   );

@@ -88,9 +88,10 @@ export async function crashAndResume(
       const run = await runHost(dataDir, kill);
       wasKilled ||= run.signal === "SIGKILL";
       printed = run.printed;
-      for (const { job, node } of (await oracleLines(dataDir)).slice(linesBefore)) {
-        if (over.has(job)) problems.push(`${node} was over and ran again`);
-      }
+      const again = (await oracleLines(dataDir))
+        .slice(linesBefore)
+        .filter(({ job }) => over.has(job));
+      problems.push(...again.map(({ node }) => `${node} was over and ran again`));
     }
     if (JSON.stringify(printed) !== JSON.stringify(expected)) {
       problems.push(`another end: ${JSON.stringify(printed)}`);

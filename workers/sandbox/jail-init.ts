@@ -11,8 +11,10 @@ import { FD, GUEST_CHANNEL, NOBODY, type JailPolicy } from "./policy.ts";
  */
 export const INIT_SCRIPT = [
   "echo ready",
-  "read -r go || exit 1",
-  `awk 'BEGIN { print "status", system(ARGV[1]) }' "$1"`,
+  // Through the gate and not as an argument, which every user of the machine could read.
+  "IFS= read -r command || exit 1",
+  "line='\n'",
+  `COMMAND="$command" LINE="$line" awk 'BEGIN { print "status", system(ENVIRON["COMMAND"]) }'`,
   "[ $$ -eq 1 ] && kill -9 -1 2>/dev/null",
   "echo swept",
   "read -r end",
@@ -21,16 +23,28 @@ export const INIT_SCRIPT = [
 /** Capabilities the jail's first process keeps under `setuid`, to become the guest and to end it. */
 export const INIT_CAPABILITIES = ["CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL"] as const;
 
-/** One word of a shell command line. */
+/** One word of a shell command line that has to be a single line. */
 export function shellQuote(word: string): string {
-  return /^[\w@%+=:,./-]+$/u.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+  if (/^[\w@%+=:,./-]+$/u.test(word)) return word;
+  const quoted = word.replaceAll("'", String.raw`'\''`).replaceAll("\n", `'"$LINE"'`);
+  return `'${quoted}'`;
 }
 
 /** The shell command with which the init script starts the guest. */
 export function guestCommand(policy: JailPolicy): string {
-  const words = [...identityWords(policy), ...policy.argv].map(shellQuote).join(" ");
-  return `${limitCommand(policy)} && exec ${words} ${redirections(policy.hasChannel === true)}`;
+  const words = [...identityWords(policy), ...environmentWords(policy), ...policy.argv];
+  const start = words.map(shellQuote).join(" ");
+  const own = limitCommand(policy);
+  return `${own} && exec ${start} ${redirections(policy.hasChannel === true)}`;
 }
+
+/** Set for the guest alone: the jail's first processes must not load what a caller's variable names. */
+function environmentWords({ env }: JailPolicy): string[] {
+  return ["env", "-i", ...Object.entries(env).map(([name, value]) => `${name}=${value}`)];
+}
+
+/** The environment of the jail's first processes. */
+export const INIT_ENVIRONMENT = { PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" };
 
 function redirections(hasChannel: boolean): string {
   const own = `<&${FD.stdin} >&${FD.stdout} 2>&${FD.stderr}`;

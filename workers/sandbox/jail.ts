@@ -8,6 +8,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { CjmError } from "cjm-substrate/worker";
 import type { Backend } from "./backend.ts";
 import { JailCgroup, type CgroupParent } from "./cgroup.ts";
+import { guestCommand } from "./jail-init.ts";
 import { OutputCapture, type CapturedOutput } from "./output-capture.ts";
 import { FD, WORK_FOLDER, type JailPolicy } from "./policy.ts";
 import { childrenOf, isRunning, treeOf } from "./process-tree.ts";
@@ -120,7 +121,7 @@ export class Jail implements AsyncDisposable {
 
   /** Lets the guest run. */
   openGate(): void {
-    this.#child.stdin?.write("go\n");
+    this.#child.stdin?.write(`${guestCommand(this.policy)}\n`);
   }
 
   /** Resolves when no process of the guest is left; undefined if the jail died as a whole. */

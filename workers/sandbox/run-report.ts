@@ -107,7 +107,7 @@ function limitsReport(limits: Limits): RunOutput["limits"] {
   };
 }
 
-export function isolationReport({ backend, cgroups }: JailEngine): RunOutput["isolation"] {
+function isolationReport({ backend, cgroups }: JailEngine): RunOutput["isolation"] {
   return {
     backend: backend.name,
     version: backend.version,

@@ -55,7 +55,7 @@ export class Scratch implements Disposable {
   private constructor(folder: string) {
     this.folder = folder;
     const path = join(folder, ALIVE);
-    execFileSync("mkfifo", ["-m", "0600", path]);
+    makePipes([path], "0600");
     this.#aliveFd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   }
 
@@ -106,9 +106,15 @@ export class Scratch implements Disposable {
     const folder = join(this.folder, `slot-${this.#slots}`);
     mkdirSync(folder);
     const paths = PIPES_PER_SLOT.map((name) => join(folder, name));
-    execFileSync("mkfifo", ["-m", "0666", ...paths]);
+    makePipes(paths, "0666");
     return new PipeSlot(folder);
   }
+}
+
+/** Node has no call for it. */
+function makePipes(paths: readonly string[], mode: string): void {
+  const PATH = `${process.env["PATH"] ?? ""}:/usr/bin:/bin`;
+  execFileSync("mkfifo", ["-m", mode, ...paths], { env: { PATH } });
 }
 
 const PREFIX = "cjm-sandbox-";

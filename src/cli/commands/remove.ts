@@ -19,7 +19,8 @@ export async function removeCommand(name: string, options: RemoveOptions): Promi
     keepEnvironment: options.keepEnv === true,
   });
   if (options.json === true) {
-    printJson({ name, ...removed });
+    const { manifests, folders, inUse } = removed;
+    printJson({ name, manifests, folders, in_use: inUse });
     return EXIT.ok;
   }
   for (const path of [...removed.manifests, ...removed.folders]) {

@@ -1,4 +1,5 @@
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Bench } from "./support.ts";
 
@@ -40,6 +41,18 @@ describe("run", () => {
       input: { x: [1, "two"] },
     });
     expect(result).toMatchObject({ status: "ok", stdout: "True two\n" });
+  });
+
+  test("hands over arguments and variables as they are", async () => {
+    const strange = 'a\'b "c" $HOME `x`\n\\n ü';
+    const result = await bench.run({
+      code: "import os, sys; print(sys.argv[1] == os.environ['V'], repr(sys.argv[1]), os.environ['PATH'])",
+      argv: [strange],
+      env: { V: strange, PATH: "/nowhere" },
+    });
+    expect(result).toMatchObject({ status: "ok", stderr: "" });
+    expect(result.stdout).toContain("True");
+    expect(result.stdout).toContain("/nowhere");
   });
 
   test("lets a program open its streams by name", async () => {
@@ -104,6 +117,23 @@ describe("run", () => {
 });
 
 describe("where a run happens", () => {
+  test("is an empty folder, wherever the interpreter of this machine lies", async () => {
+    const result = await bench.run({
+      language: "node",
+      code: "console.log(require('node:fs').readdirSync('.').join())",
+    });
+    expect(result).toMatchObject({ status: "ok", stdout: "main.js\n" });
+  });
+
+  test("lets guests import the packages of the configuration, read-only", async () => {
+    const folder = join(bench.folder, "packages");
+    mkdirSync(folder);
+    writeFileSync(join(folder, "extra.py"), "ANSWER = 42");
+    using other = await Bench.open({ packages: { python: [folder], node: [] } });
+    const result = await other.run({ code: "import extra; print(extra.ANSWER)" });
+    expect(result).toMatchObject({ status: "ok", stdout: "42\n" });
+  });
+
   test("keeps a named workspace between runs and nothing else", async () => {
     await bench.run({
       code: "open('kept','w').write('1'); open('/tmp/gone','w')",

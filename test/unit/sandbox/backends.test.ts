@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { bubblewrapBackend, bubblewrapOptions } from "../../../workers/sandbox/bubblewrap.ts";
+import { guestCommand } from "../../../workers/sandbox/jail-init.ts";
 import { nsjailConfig } from "../../../workers/sandbox/nsjail.ts";
 import type { JailPolicy } from "../../../workers/sandbox/policy.ts";
 
@@ -25,7 +26,7 @@ describe("bubblewrap", () => {
     expect(valuesOf(options, "--ro-bind")).toEqual(["/opt/with space"]);
     expect(valuesOf(options, "--size")).toEqual(["2097152"]);
     expect(valuesOf(options, "--cap-drop")).toEqual(["ALL"]);
-    expect(valuesOf(options, "--setenv")).toEqual(["NAME"]);
+    expect(valuesOf(options, "--setenv")).toEqual(["PATH"]);
     expect(options).not.toContain("--unshare-user");
     expect(valuesOf(bubblewrapOptions({ ...policy, identity: "userns" }), "--uid")).toEqual([
       "65534",
@@ -56,7 +57,12 @@ describe("nsjail", () => {
   });
 
   test("quotes what its text form would take for syntax", () => {
-    expect(config).toContain(String.raw`envar: "NAME=va\"lue"`);
-    expect(config).toContain(String.raw`echo 'it'\\''s'`);
+    expect(config).toContain(String.raw`system(ENVIRON[\"COMMAND\"])`);
   });
+});
+
+test("the guest's command is one line, whatever its words and variables hold", () => {
+  const command = guestCommand({ ...policy, argv: ["echo", "it's", "two\nlines"] });
+  expect(command).not.toContain("\n");
+  expect(command).toContain(String.raw`env -i 'NAME=va"lue' echo 'it'\''s' 'two'"$LINE"'lines' `);
 });

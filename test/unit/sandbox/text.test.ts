@@ -63,7 +63,7 @@ test("a word survives the shell", () => {
   expect(shellQuote("")).toBe("''");
 });
 
-describe("the seed's text helpers", () => {
+describe("the text helpers", () => {
   test("count results", () => {
     expect(countTestResults("", "Ran 5 tests in 0.1s\n\nFAILED (failures=2, errors=1)")).toEqual({
       passed: 2,

@@ -344,6 +344,22 @@ describe("reservations", () => {
     expect(passed).toEqual(["t1", "t2"]);
   });
 
+  test("are given to a job whose instance holds enough, when the jobs beside it there have ended", () => {
+    const d = drive({ vramMarginMb: 1000, maxPasses: 0 });
+    d.profile("k", { vramMb: 12_000 });
+    d.profile("tiny", { vramMb: 100, durationMs: 1 });
+    d.ready("tiny", { gpuUuid: "g" });
+    d.ready("one", { gpuUuid: "g", maxConcurrent: 2 });
+    d.telemetry({ g: [24_000, 11_900] }, { vram: { one: 12_000, tiny: 100 } });
+    d.submit("a");
+    // Another program has come to fill the margin.
+    d.telemetry({ g: [24_000, 500] }, { vram: { one: 12_000, tiny: 100 } });
+    d.submit("b");
+    expect(gpuStatus(d.state)).toMatchObject([{ heldByJobId: "b" }]);
+    expect(admitted(d.submit("t", { instanceId: "tiny", profileKey: keyOf("tiny") }))).toEqual([]);
+    expect(admitted(d.finish("a"))).toEqual(["b", "t"]);
+  });
+
   test("are not held against a more urgent job", () => {
     const d = drive({ maxPasses: 0 });
     d.profile("long", long);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { JobMeasurement, TelemetrySnapshot } from "../../../src/telemetry/index.ts";
-import { renderTop } from "../../../src/telemetry/top-view.ts";
+import { renderTop } from "../../../src/cli/top-view.ts";
 
 const GPU: TelemetrySnapshot["gpus"][number] = {
   uuid: "GPU-a",

@@ -1,10 +1,11 @@
-import type { JobMeasurement } from "./job-tracker.ts";
-import type { GpuSnapshot, InstanceSnapshot, TelemetrySnapshot } from "./snapshot.ts";
+import type { Measurements } from "../door/index.ts";
 
-export interface TopView {
-  readonly snapshot: TelemetrySnapshot;
-  /** Running jobs, as measured so far. */
-  readonly jobs: readonly JobMeasurement[];
+type TelemetrySnapshot = Measurements["snapshot"];
+type GpuSnapshot = TelemetrySnapshot["gpus"][number];
+type InstanceSnapshot = TelemetrySnapshot["instances"][number];
+type JobMeasurement = Measurements["jobs"][number];
+
+export interface TopView extends Measurements {
   /** Columns of the terminal. @default 80 */
   readonly width?: number;
 }
