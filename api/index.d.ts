@@ -2,6 +2,7 @@
 //   Bindings
 //   BoundAction
 //   BoundCall
+//   CapabilityBindings
 //   CapabilityRequest
 //   CjmError
 //   Composition
@@ -95,7 +96,7 @@ interface BegunCall {
 }
 
 // host/bindings.ts
-type Bindings = Readonly<Record<string, Readonly<Record<string, BoundAction>>>>;
+type Bindings = keyof CapabilityBindings extends never ? UntypedBindings : Readonly<CapabilityBindings>;
 
 // scheduler/block-reason.ts
 type BlockReason = {
@@ -155,7 +156,7 @@ interface BoundAdapter {
 }
 
 // host/bindings.ts
-interface BoundCall extends PromiseLike<unknown>, AsyncIterable<unknown> {
+interface BoundCall<Result = unknown, Chunk = unknown> extends PromiseLike<Result>, AsyncIterable<Chunk> {
 }
 
 // protocol/manifest.ts
@@ -204,6 +205,10 @@ interface CallTarget {
 // queue/job.ts
 type CancelPhase = (typeof CANCEL_PHASES)[number];
 
+// host/capability-bindings.ts
+interface CapabilityBindings {
+}
+
 // capability/instance.ts
 declare class CapabilityInstance implements AsyncDisposable {
     #private;
@@ -251,7 +256,6 @@ declare class CapabilityManager implements AsyncDisposable {
     unload(instanceId: string): Promise<boolean>;
     unloadAll(instanceIds?: readonly string[], options?: Many): Promise<readonly Attempt<string, boolean>[]>;
     reload(instanceId: string): Promise<void>;
-    secretChanged(capability: string): Promise<void>;
     updateConfig(instanceId: string, changes: Readonly<Record<string, unknown>>): Promise<void>;
     getConfigOptions(instanceId: string): Promise<Readonly<Record<string, unknown>>>;
     enable(instanceId: string): Promise<void>;
@@ -934,6 +938,10 @@ declare class JobQueue {
     getRunning(): JobView[];
     getHistory(limit?: number): JobView[];
     getHistoryFromJournal(limit?: number): Promise<readonly JournalEvent[]>;
+    getJobDiagnostics(jobId: string, options?: {
+        readonly limit?: number;
+        readonly afterSeq?: number;
+    }): Promise<readonly StoredRecord[]>;
     getStats(): JobCounts;
     getResourceSnapshot(jobId: string): JobSnapshot | null;
     get schedulerState(): SchedulerState;
@@ -1323,6 +1331,7 @@ interface QueueEvent {
 interface QueueOptions extends RunLoopOptions {
     readonly maxRetries: number;
     readonly maxPending?: number | undefined;
+    readonly diagnostics?: Pick<DiagnosticsStore, "flush" | "queryRecords"> | undefined;
 }
 
 // protocol/frames.ts
@@ -1714,6 +1723,9 @@ interface SubmitOptions extends RunContext, CallTarget {
     readonly inputSize?: number | undefined;
     readonly vramLimitMb?: number | undefined;
 }
+
+// host/bindings.ts
+type UntypedBindings = Readonly<Record<string, Readonly<Record<string, BoundAction>>>>;
 
 // capability/channel.ts
 interface WorkerCall {
