@@ -16,7 +16,7 @@ import { compact } from "../util/compact.ts";
 import { hashCanonical } from "../util/canonical-json.ts";
 import { isRecord } from "../util/record.ts";
 import type { ActiveCall } from "./active-calls.ts";
-import { checkKwargs, findAction } from "./call-check.ts";
+import { type CallSurface, checkKwargs, findAction } from "./call-check.ts";
 import type { BegunCall, CapabilityInstance } from "./instance.ts";
 import type { CapabilityManager } from "./manager.ts";
 import { adoptOutputs } from "./output-files.ts";
@@ -71,7 +71,7 @@ export class CapabilityExecutor implements Executor {
   ): { isStreaming: boolean } {
     const { spec } = this.#manager.instance(instanceId);
     checkKwargs(spec, target, kwargs);
-    return { isStreaming: findAction(spec, target)?.streaming === true };
+    return { isStreaming: streams(spec, { target, wantsChunks: true }) };
   }
 
   inputs(instanceId: string, target: CallTarget): CallInputs {
@@ -206,7 +206,7 @@ export class CapabilityExecutor implements Executor {
     };
     try {
       const request = { target, kwargs, envelope };
-      if (findAction(instance.spec, target)?.streaming !== true) {
+      if (!streams(instance.spec, call)) {
         return await channel.send(request, active);
       }
       let chunks = 0;
@@ -219,6 +219,16 @@ export class CapabilityExecutor implements Executor {
       signal.removeEventListener("abort", askToCancel);
     }
   }
+}
+
+/** Where a worker of the original does not say what streams, whoever calls it does. */
+function streams(
+  spec: CallSurface,
+  { target, wantsChunks }: Pick<ExecutableCall, "target" | "wantsChunks">,
+): boolean {
+  const action = findAction(spec, target);
+  if (action !== undefined) return action.streaming;
+  return wantsChunks === true && target.task === undefined;
 }
 
 interface RunningCall extends BegunCall {

@@ -169,7 +169,10 @@ export class CapabilityManager implements AsyncDisposable {
     return await forEachLimited(instanceIds, (id) => this.unload(id), options);
   }
 
-  /** Ends the worker, when its calls are over, and starts one of the newest manifest and secrets. */
+  /**
+   * Ends the worker, when its calls are over, and starts one of the newest manifest and secrets;
+   * `cjm-ctl set-secret` asks for it through the door.
+   */
   async reload(instanceId: string): Promise<void> {
     const instance = this.instance(instanceId);
     await this.registry.discover();
@@ -183,14 +186,6 @@ export class CapabilityManager implements AsyncDisposable {
       config,
     });
     await instance.respawn("reloaded", { ...spec, isGenerated: instance.spec.isGenerated });
-  }
-
-  /** A secret of this capability changed: its running workers are replaced by ones that have it. */
-  async secretChanged(capability: string): Promise<void> {
-    const running = [...this.#instances.values()].filter(
-      ({ spec, state }) => spec.definition.name === capability && state !== "absent",
-    );
-    await Promise.all(running.map((instance) => instance.respawn("a secret changed")));
   }
 
   /**

@@ -37,6 +37,8 @@ const list = z.object({
       /** Keys of the operator's overlay. */
       overrides: z.array(z.string()),
       schema_drift: z.enum(["none", "changed", "overridden", "unchecked", "unknown"]),
+      /** What its newest worker said otherwise than the manifest; null where none was asked. */
+      drift: z.array(z.string()).nullable(),
     }),
   ),
   /** With `--envs`. */

@@ -43,7 +43,7 @@ export async function runAttempt(
   }
 }
 
-function callOf({ spec, attempt }: JobEntry, gpuUuid: string | null): ExecutableCall {
+function callOf({ spec, attempt, chunks }: JobEntry, gpuUuid: string | null): ExecutableCall {
   return {
     jobId: spec.id,
     instanceId: spec.instanceId,
@@ -59,6 +59,7 @@ function callOf({ spec, attempt }: JobEntry, gpuUuid: string | null): Executable
       control: { ...spec.control },
     },
     ...(spec.timeoutMs !== null && { timeoutMs: spec.timeoutMs }),
+    wantsChunks: chunks !== null,
   };
 }
 

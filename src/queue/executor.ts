@@ -40,6 +40,8 @@ export interface ExecutableCall {
   readonly identity: Pick<Envelope, "run_id" | "composition_id" | "node_id" | "actor" | "control">;
   /** Milliseconds the call may take, once the instance is ready. */
   readonly timeoutMs?: number | undefined;
+  /** Somebody reads its chunks: a worker that does not declare its actions is asked to stream. */
+  readonly wantsChunks?: boolean | undefined;
 }
 
 /** What happens while a call runs. Every method returns at once and never throws. */
@@ -86,7 +88,7 @@ export interface InstanceChange {
 export interface Executor {
   /** @throws {CjmError} `CAPABILITY_UNKNOWN` if no instance and no capability has this name. */
   facts(instanceId: string): InstanceFacts;
-  /** Whether the call streams. @throws {CjmError} `ACTION_UNKNOWN`, or `CAPABILITY_INPUT` naming every bad field. */
+  /** Whether the call can stream. @throws {CjmError} `ACTION_UNKNOWN`, or `CAPABILITY_INPUT` naming every bad field. */
   check(
     instanceId: string,
     target: CallTarget,

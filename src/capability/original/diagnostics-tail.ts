@@ -51,6 +51,8 @@ export function followOriginalDiagnostics(
     clearInterval(timer);
     look();
     const files = ["", "-wal", "-shm", "-journal"].map((suffix) => `${path}${suffix}`);
+    // Nor does that worker remove the socket that was bound for it.
+    files.push(path.replace(/\.db$/u, ""));
     await Promise.all(files.map((file) => rm(file, { force: true })));
   });
 }

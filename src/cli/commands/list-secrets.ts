@@ -5,6 +5,7 @@ import { EXIT } from "../exit-codes.ts";
 import { color, print, printJson, table } from "../terminal.ts";
 
 export interface ListSecretsOptions extends GlobalOptions {
+  readonly scope?: string;
   readonly json?: boolean;
 }
 
@@ -22,7 +23,7 @@ export async function listSecretsCommand(
   options: ListSecretsOptions,
 ): Promise<number> {
   const config = await configOf(options);
-  const kept = await new SecretStore(config.dataDir).list();
+  const kept = await new SecretStore(config.dataDir).list(options.scope);
   const { capabilities } = await loadManifests(manifestSearchPaths(config));
   const lines: Line[] = [];
   const names = new Set([...Object.keys(kept), ...capabilities.keys()]);

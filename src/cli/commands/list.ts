@@ -11,6 +11,7 @@ import {
 import type { EnvironmentStatus } from "../../provision/index.ts";
 import { hashCanonical } from "../../util/canonical-json.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
+import { recordedDrift } from "../drift.ts";
 import { EXIT } from "../exit-codes.ts";
 import type { ListOutput } from "../json-output.ts";
 import { color, harmless, print, printError, printJson, table } from "../terminal.ts";
@@ -30,7 +31,11 @@ export async function listCommand(options: ListOptions): Promise<number> {
     capabilitiesConfig: options.capabilities ?? loaded.capabilitiesConfig,
   };
   const { capabilities, problems } = await loadManifests(manifestSearchPaths(config));
-  const lines = [...capabilities.values()].map((one) => lineOf(one, config));
+  const drift = await recordedDrift(config.dataDir, capabilities.values());
+  const lines = [...capabilities.values()].map((one) => ({
+    ...lineOf(one, config),
+    drift: drift.get(one.name) ?? null,
+  }));
   for (const name of await wantedNames(config.capabilitiesConfig)) {
     if (!lines.some((line) => line.name === name)) lines.push(missing(name));
   }
@@ -59,7 +64,7 @@ export async function listCommand(options: ListOptions): Promise<number> {
 
 const HEADER = ["NAME", "VERSION", "STATE", "ACTIONS", "DESCRIPTION"];
 
-function lineOf(found: DiscoveredManifest, config: ResolvedConfig): Line {
+function lineOf(found: DiscoveredManifest, config: ResolvedConfig): Omit<Line, "drift"> {
   const { code, install, overrides } = found.manifest;
   const isInstalled = found.path.startsWith(installedManifestsDir(config));
   const isStartable = workerCommand(found) !== undefined;
@@ -102,6 +107,7 @@ function missing(name: string): Line {
     manifest: null,
     overrides: [],
     schema_drift: "unknown",
+    drift: null,
   };
 }
 
@@ -166,7 +172,9 @@ function cells(line: Line): string[] {
 
 function notesOf(line: Line | undefined): string[] {
   if (line === undefined) return [];
+  const drift = line.drift ?? [];
   return [
+    ...(drift.length === 0 ? [] : [`drifted at its last start: ${drift.join(", ")}`]),
     ...(line.overrides.length === 0 ? [] : [`overridden: ${line.overrides.join(", ")}`]),
     ...(line.schema_drift === "changed"
       ? ["its config schema is not the one that was hashed"]

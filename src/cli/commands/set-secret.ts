@@ -9,6 +9,7 @@ export interface SetSecretOptions extends GlobalOptions {
   readonly stdin?: boolean;
   readonly value?: string;
   readonly delete?: boolean;
+  readonly scope?: string;
   readonly json?: boolean;
 }
 
@@ -37,13 +38,14 @@ export async function setSecretCommand(
   }
   const { dataDir } = await configOf(options);
   const secrets = new SecretStore(dataDir);
-  const address = { capability, key };
+  const address = { capability, key, scope: options.scope };
   const changed =
     options.delete === true
       ? await secrets.delete(address)
       : await secrets.set(address, await askValue(address, options)).then(() => true);
-  const reloaded = changed ? await reloadInstances(dataDir, capability) : [];
-  report({ ...address, changed, reloaded }, options);
+  const reloaded =
+    changed && options.scope === undefined ? await reloadInstances(dataDir, capability) : [];
+  report({ capability, key, changed, reloaded }, options);
   return changed ? EXIT.ok : EXIT.usage;
 }
 

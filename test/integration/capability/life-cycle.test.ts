@@ -1,7 +1,9 @@
-import { writeFile } from "node:fs/promises";
+import { utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { recordedDrift } from "../../../src/cli/drift.ts";
+import { loadManifests } from "../../../src/config/index.ts";
 import type { Pipeline } from "../../../src/index.ts";
 import { containing, failure, Project, rows, run, until } from "./support.ts";
 
@@ -190,6 +192,16 @@ describe("drift", () => {
     const [ready] = await rows(pipeline, "worker_ready");
     expect(ready?.payload["drift"]).toEqual(["config_schema", "structural_surface"]);
     expect(await run(pipeline, "life", "events")).toEqual(["initialize tiny"]);
+    const { capabilities } = await loadManifests([project.manifests]);
+    const drift = await recordedDrift(join(project.folder, "data"), capabilities.values());
+    expect(drift.get("life")).toEqual(["config_schema", "structural_surface"]);
+    // Once the manifest is written anew nobody has looked yet.
+    await utimes(
+      join(project.manifests, "life.json"),
+      Date.now() / 1000 + 60,
+      Date.now() / 1000 + 60,
+    );
+    expect((await recordedDrift(join(project.folder, "data"), capabilities.values())).size).toBe(0);
   });
 });
 

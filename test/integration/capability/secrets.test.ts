@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { readFile, readdir, stat } from "node:fs/promises";
+import { chmod, readFile, readdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, beforeEach, afterEach, describe, expect, test } from "vitest";
@@ -123,4 +123,26 @@ describe("the command line", () => {
     const again = await cjmCtl(["set-secret", "life", "OLD_KEY", "--delete"]);
     expect(again).toMatchObject({ code: 2, stderr: "There is no secret life/OLD_KEY.\n" });
   });
+});
+
+test("a secrets file that is torn, or that others may read, is refused and left as it is", async () => {
+  await using damaged = await Project.create();
+  const path = join(damaged.folder, "data/secrets/secrets.json");
+  const secrets = new SecretStore(join(damaged.folder, "data"));
+  await secrets.set({ capability: "life", key: "LIFE_KEY" }, SECRET);
+  const whole = await readFile(path, "utf8");
+  await chmod(path, 0o644);
+  expect(await failure(damaged.open())).toMatchObject({
+    code: "SECRET_INVALID",
+    message: containing("chmod 600"),
+  });
+  await chmod(path, 0o600);
+  const torn = whole.slice(0, whole.length / 2);
+  await writeFile(path, torn);
+  const error = await failure(damaged.open());
+  expect(error).toMatchObject({ code: "SECRET_INVALID" });
+  expect(String(error)).not.toContain(SECRET);
+  const set = secrets.set({ capability: "life", key: "OTHER" }, SECRET);
+  expect(await failure(set)).toMatchObject({ code: "SECRET_INVALID" });
+  expect(await readFile(path, "utf8")).toBe(torn);
 });
