@@ -21,13 +21,21 @@ const resultSchema = z.object({
   nodes: z.array(z.object({ id: z.string(), state: z.string(), job_id: z.string().nullable() })),
   results: z.record(z.string(), z.unknown()),
 });
-const rowSchema = z.object({
-  seq: z.number(),
-  eventType: z.string(),
-  jobId: z.string().nullable(),
-  capabilityInstanceId: z.string().nullable(),
-  payload: z.record(z.string(), z.unknown()),
-});
+const rowSchema = z
+  .object({
+    seq: z.number(),
+    event_type: z.string(),
+    job_id: z.string().nullable(),
+    capability_instance_id: z.string().nullable(),
+    payload: z.record(z.string(), z.unknown()),
+  })
+  .transform(({ seq, event_type, job_id, capability_instance_id, payload }) => ({
+    seq,
+    eventType: event_type,
+    jobId: job_id,
+    capabilityInstanceId: capability_instance_id,
+    payload,
+  }));
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 
