@@ -31,12 +31,14 @@ console.log(
     `Node ${process.versions.node}, ${cpus()[0]?.model ?? "unknown CPU"}`,
 );
 
+const cpuBefore = process.cpuUsage();
 const online = new OnlineRun(workload, {
   gpus,
   totalMb: GPU_MB,
   backlog: BACKLOG_PER_GPU * gpus,
   telemetryMs: TELEMETRY_MS,
 }).run();
+const cpu = process.cpuUsage(cpuBefore);
 console.log(
   `scheduler: makespan ${hours(online.makespanMs)}, ${online.overCommits} over-commits of true use ` +
     `(fullest GPU ${Math.round(online.worstFillMb)} MB), passed at most ${online.maxPasses} times`,
@@ -45,7 +47,8 @@ console.log(
   `  ${online.admissions} admissions, ${online.decisions} decisions, ${online.steps} steps in ` +
     `${(online.stepMs / 1000).toFixed(1)} s: ` +
     `${Math.round((1000 * online.admissions) / online.stepMs)} admissions/s, ` +
-    `${Math.round((1000 * online.decisions) / online.stepMs)} decisions/s`,
+    `${Math.round((1000 * online.decisions) / online.stepMs)} decisions/s; ` +
+    `CPU time with the virtual machine ${((cpu.user + cpu.system) / 1e6).toFixed(1)} s`,
 );
 const waits = online.waitMs.toSorted();
 console.log(

@@ -22,12 +22,12 @@ export type { BoundAction, BoundCall, Bindings } from "./host/bindings.ts";
 export type {
   CompositionHandle,
   CompositionView,
+  JobCounts,
   JobHandle,
   JobQueue,
   JobView,
   NodeView,
   QueueEvent,
-  QueueStats,
   RunContext,
   SubmitOptions,
 } from "./queue/index.ts";

@@ -40,7 +40,7 @@ def test_values_have_one_canonical_text(each: Any) -> None:
 
 @pytest.mark.parametrize("each", golden("bodies"), ids=lambda each: each["title"])
 def test_bodies_are_bounded(each: Any) -> None:
-    text = each["repeat"][0] * each["repeat"][1] + each["then"][0] * each["then"][1]
+    text = each["start"][0] * each["start"][1] + each["more"][0] * each["more"][1]
     body = (text + each.get("end", "")).encode()
     if each["fits"]:
         check_bounds(body)

@@ -67,6 +67,9 @@ if __name__ == "__main__":
 """
 
 
+linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+
+
 def alive(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
@@ -119,6 +122,7 @@ def test_a_class_without_a_name_is_refused(start: Any) -> None:
     assert "needs a name and a version" in worker.output()
 
 
+@linux
 def test_no_child_inherits_the_control_stream_or_its_number(start: Any) -> None:
     worker = start(TOOL).ready()
     # Standard streams and the listing's own descriptor.
@@ -126,6 +130,7 @@ def test_no_child_inherits_the_control_stream_or_its_number(start: Any) -> None:
     assert "CJM_CONTROL_FD" not in worker.execute("environment")[1]
 
 
+@linux
 def test_a_forked_child_does_not_speak_for_the_worker(start: Any) -> None:
     worker = start(TOOL).ready()
     status, child = worker.execute("fork")
@@ -137,18 +142,11 @@ def test_a_forked_child_does_not_speak_for_the_worker(start: Any) -> None:
     assert dies(child)
 
 
+@linux
 def test_everything_ends_with_the_host(start: Any) -> None:
     worker = start(TOOL).ready()
     _, child = worker.execute("fork")
-    worker.control.close()
-    worker._reader.join(1)
-    worker.control.close()
-    import socket as sockets
-
-    try:
-        worker.control.shutdown(sockets.SHUT_RDWR)
-    except OSError:
-        pass
+    worker.control.shutdown(2)
     worker.process.wait(20)
     assert dies(child)
 
@@ -190,7 +188,7 @@ def test_a_stream_without_a_reader_ends_with_it(start: Any) -> None:
     with worker.connect() as connection:
         worker.send(connection, "/execute_stream", {"kwargs": {"action": "stubborn"}})
         assert connection.recv(1024).startswith(b"HTTP/1.1 200")
-    while worker.call("/cancel", {"job_id": None})[1]["cancelled"]:
+    while worker.call("/cancel", {"job_id": None})[1]["calls"]:
         pass
 
 
@@ -271,3 +269,67 @@ def test_an_odd_deadline_ends_no_more_than_its_call(start: Any, deadline: str) -
     head = f"POST /execute HTTP/1.1\r\nConnection: close\r\nContent-Length: {len(body)}"
     worker.raw(request(head, body))
     assert worker.execute("echo", text="on") == (200, "on")
+
+
+SLOW_CALLBACK = TOOL.replace(
+    "    @action\n    def hang",
+    """    @action
+    def slow_to_cancel(self) -> None:
+        self.on_cancel(lambda: time.sleep(600))
+        self.report_progress(0.1, "running")
+        time.sleep(600)
+
+    @action
+    def hang""",
+)
+
+
+def test_a_slow_cancel_callback_keeps_the_worker_from_nothing(start: Any) -> None:
+    worker = start(SLOW_CALLBACK).ready()
+    with worker.connect() as connection:
+        worker.send(connection, "/execute", {"kwargs": {"action": "slow_to_cancel"}})
+        worker.frame(lambda frame: frame.get("message") == "running")
+    assert worker.execute("echo", text="on") == (200, "on")
+    worker.control.shutdown(2)
+    assert worker.process.wait(20) != 0
+
+
+def test_lines_are_printed_when_they_are_written(start: Any) -> None:
+    worker = start(TOOL).ready()
+    assert worker.process.stdout.readline() == b"printed on import\n"
+
+
+HANGING_EXIT = TOOL.replace("import logging", "import atexit, logging").replace(
+    "if __name__", "atexit.register(lambda: time.sleep(600))\nif __name__"
+)
+
+
+def test_an_exit_handler_that_hangs_does_not_hold_the_worker_back(start: Any) -> None:
+    worker = start(HANGING_EXIT).ready()
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.end() == 0
+
+
+@linux
+def test_shared_memory_that_a_tool_left_is_unlinked(start: Any) -> None:
+    script = TOOL.replace(
+        "    @action\n    def hang",
+        """    @action
+    def share(self) -> str:
+        from multiprocessing import shared_memory
+        self.shared = shared_memory.SharedMemory(create=True, size=16)
+        return self.shared.name
+
+    @action
+    def hang""",
+    )
+    worker = start(script).ready()
+    status, name = worker.execute("share")
+    assert status == 200
+    path = Path("/dev/shm") / name.lstrip("/")
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.end() == 0
+    end = time.monotonic() + 20
+    while path.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not path.exists()

@@ -146,7 +146,7 @@ def test_a_trigger_fires_once_with_the_old_config_before_the_new_one_applies() -
     worker = LocalWorker(Tool)
     new = {"model": "b", "device": "cuda"}
     reply = worker.post("/reconfigure", {"old_config": {}, "new_config": new})
-    assert reply == {"status": "reconfigured", "released": ["model"]}
+    assert reply["changed"] == ["model", "device"] and reply["released"] == ["model"]
     events = getattr(worker.worker.capability, "events")
     assert events == ["initialize a", "release a", "initialize b"]
 
@@ -181,8 +181,8 @@ def test_whatever_a_cancelled_call_raises_is_its_cancel() -> None:
     thread.start()
     while worker.get("/progress", job_id="j")["message"] != "holding":
         thread.join(0.01)
-    assert worker.post("/cancel", {"job_id": "other"})["cancelled"] == 0
-    assert worker.post("/cancel", {"job_id": "j"})["cancelled"] == 1
+    assert worker.post("/cancel", {"job_id": "other"})["calls"] == 0
+    assert worker.post("/cancel", {"job_id": "j"})["calls"] == 1
     thread.join()
     assert replies[0].status == 409
     error = json.loads(replies[0].body)["_job_error"]
@@ -198,7 +198,7 @@ def test_a_stream_that_is_left_ends_its_generator_and_its_call() -> None:
     assert next(iter(lines)) == b"0\n"
     lines.close()
     assert getattr(worker.worker.capability, "events")[-1] == "counted"
-    assert worker.post("/cancel", {})["cancelled"] == 0
+    assert worker.post("/cancel", {})["calls"] == 0
 
 
 def test_a_stream_that_is_never_read_ends_its_call() -> None:
@@ -207,7 +207,7 @@ def test_a_stream_that_is_never_read_ends_its_call() -> None:
     lines = worker.request("POST", "/execute_stream", body).body
     assert not isinstance(lines, bytes)
     lines.close()
-    assert worker.post("/cancel", {})["cancelled"] == 0
+    assert worker.post("/cancel", {})["calls"] == 0
 
 
 def test_a_stream_is_a_list_in_a_test() -> None:
@@ -420,3 +420,19 @@ def test_a_cancel_callback_runs_once_and_one_that_fails_stops_no_other() -> None
     call.cancel("again")
     call.on_cancel(lambda: called.append("late"))
     assert called == ["second", "late"]
+
+
+def test_a_tool_that_exits_fails_its_call_only() -> None:
+    class Quitter(Bare):
+        @action(default=True)
+        def run(self) -> None:
+            raise SystemExit(3)
+
+        @action
+        def stream(self) -> Iterator[int]:
+            yield 1
+            raise SystemExit(3)
+
+    worker = LocalWorker(Quitter)
+    assert fails("CAPABILITY_ERROR", worker.run)["category"] == "fatal"
+    assert fails("CAPABILITY_ERROR", lambda: worker.run("stream"))["category"] == "fatal"

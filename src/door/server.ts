@@ -90,8 +90,8 @@ export function createDoorApp(parts: DoorParts) {
       const handle = await queue.submitComposition(parseCompositionFile(composition), inputs);
       return c.json({ id: handle.id });
     })
-    .get("/composition/:id", (c) => {
-      const view = queue.getComposition(c.req.param("id"));
+    .get("/composition/:id", async (c) => {
+      const view = await queue.getComposition(c.req.param("id"));
       return view === undefined
         ? c.json({ _job_error: unknownId(c.req.param("id")) }, 404)
         : c.json(view);
@@ -134,9 +134,9 @@ function eventsFor(
   afterSeq: number,
 ): AsyncGenerator<QueueEvent> {
   if (id === undefined) return queue.allEvents();
-  return queue.getComposition(id) === undefined
-    ? queue.events(id, afterSeq)
-    : queue.eventsForComposition(id, afterSeq);
+  return queue.hasComposition(id)
+    ? queue.eventsForComposition(id, afterSeq)
+    : queue.events(id, afterSeq);
 }
 
 function unknownId(id: string): ReturnType<typeof toJobError> {

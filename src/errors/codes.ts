@@ -38,6 +38,7 @@ export const ERROR_CODES = {
   METHOD_NOT_SUPPORTED: "user_input",
   OUTPUT_OUTSIDE_FOLDER: "fatal",
   PREFETCH_STALLED: "transient",
+  QUEUE_FULL: "transient",
   RESPONSE_INVALID: "fatal",
   RESPONSE_TOO_LARGE: "fatal",
   REQUEST_TOO_LARGE: "user_input",

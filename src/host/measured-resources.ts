@@ -11,6 +11,8 @@ import {
 
 /** How often admission looks again for what changed outside. */
 const REFRESH_MS = 1_000;
+/** Less than this comes and goes with every allocator. */
+const NOTABLE_MB = 64;
 const MIB = 1024 * 1024;
 
 /**
@@ -23,6 +25,7 @@ export class MeasuredResources implements ResourceProbe, JobMeter, AsyncDisposab
   readonly #listeners = new Set<() => void>();
   readonly #untrack: () => void;
   #timer: NodeJS.Timeout | undefined;
+  #freeMb: ReadonlyMap<string, number> = new Map();
 
   constructor(
     manager: CapabilityManager,
@@ -43,7 +46,7 @@ export class MeasuredResources implements ResourceProbe, JobMeter, AsyncDisposab
   start(): void {
     this.#telemetry.start();
     this.#telemetry.subscribe((notice) => {
-      if (notice.type !== "gpu_sample") this.#announce();
+      if (notice.type !== "gpu_sample" || this.#hasMoreFree(notice.snapshot)) this.#announce();
     });
     this.#timer = setInterval(() => {
       this.#announce();
@@ -97,6 +100,13 @@ export class MeasuredResources implements ResourceProbe, JobMeter, AsyncDisposab
     clearInterval(this.#timer);
     this.#untrack();
     await this.#telemetry[Symbol.asyncDispose]();
+  }
+
+  /** Memory that comes back is what waiting jobs wait for. */
+  #hasMoreFree({ gpus }: TelemetrySnapshot): boolean {
+    const before = this.#freeMb;
+    this.#freeMb = new Map(gpus.map(({ uuid, freeMb }) => [uuid, freeMb ?? 0]));
+    return gpus.some(({ uuid, freeMb }) => (freeMb ?? 0) > (before.get(uuid) ?? 0) + NOTABLE_MB);
   }
 
   #announce(): void {

@@ -19,9 +19,9 @@ import { JobQueue, ProfileBook } from "../queue/index.ts";
 import type { SchedulerConfig } from "../scheduler/index.ts";
 import {
   acquireHostLock,
-  createRedactor,
   DiagnosticsStore,
   type JournalEntry,
+  type JournalEvent,
   openJournalDatabase,
   ResultFiles,
   SecretStore,
@@ -30,6 +30,7 @@ import {
 import { compact } from "../util/compact.ts";
 import { instanceServices } from "./instance-services.ts";
 import { MeasuredResources } from "./measured-resources.ts";
+import { SecretRedactor } from "./secret-redactor.ts";
 
 /** A capability to load: its name, name and config, or everything about the instance. */
 export type CapabilityRequest =
@@ -92,11 +93,16 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
   const lock = stack.use(await acquireHostLock(config.dataDir, { pid: process.pid, door: null }));
   const stores = await openStores(config, stack);
   const { store, diagnostics } = stores;
-  const manager = await openManager(config, { ...stores, ...options }, stack);
+  // Rows of the workers' life are announced by the queue, which needs the manager to be made.
+  const announcer: Announcer = { announce: () => undefined };
+  const manager = await openManager(config, { ...stores, ...options, announcer }, stack);
   const resources = stack.use(
     new MeasuredResources(manager, { dataDir: config.dataDir, monitor: options.systemMonitor }),
   );
-  const queue = await startQueue(config, { store, manager, resources }, stack);
+  const queue = await startQueue(config, { store, diagnostics, manager, resources }, stack);
+  announcer.announce = (events) => {
+    queue.announce(events);
+  };
   const socket = join(runFolderPath(config.dataDir), "host.sock");
   const door = stack.use(
     await openDoor(socket, {
@@ -124,7 +130,9 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
     journal: {
       query: (filter) => store.queryJournal(filter),
       count: (eventType) => store.countJournal(eventType),
-      append: (entry) => journalAll(store, [entry]),
+      append: async (entry) => {
+        announcer.announce(await journalAll(store, [entry]));
+      },
     },
     stop: async ({ drainMs = STOP_DRAIN_MS } = {}) => {
       await queue.stop(drainMs);
@@ -136,6 +144,7 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
 
 interface Stores {
   readonly secrets: SecretStore;
+  readonly redactor: SecretRedactor;
   readonly diagnostics: DiagnosticsStore;
   readonly store: StorePort;
 }
@@ -143,9 +152,10 @@ interface Stores {
 async function openStores(config: ResolvedConfig, stack: AsyncDisposableStack): Promise<Stores> {
   const { dataDir, substrate } = config;
   const secrets = new SecretStore(dataDir);
+  const redactor = new SecretRedactor(await secrets.values());
   const diagnostics = stack.use(
     await DiagnosticsStore.open(join(dataDir, "diagnostics.db"), {
-      redact: createRedactor(await secrets.values()),
+      redact: redactor.redact,
     }),
   );
   const { diagnosticsRetentionDays: days, diagnosticsRetentionMaxMb: maxTotalMb } = substrate;
@@ -154,13 +164,13 @@ async function openStores(config: ResolvedConfig, stack: AsyncDisposableStack): 
     .applyRetention(compact({ maxAgeDays: days > 0 ? days : undefined, maxTotalMb }))
     .catch(() => undefined);
   const store = stack.use(await openJournalDatabase(join(dataDir, "journal.db")));
-  return { secrets, diagnostics, store };
+  return { secrets, redactor, diagnostics, store };
 }
 
 /** Ends what an earlier host left, then makes the manager of this one's workers. */
 async function openManager(
   config: ResolvedConfig,
-  parts: Stores & Pick<PipelineOptions, "searchPaths">,
+  parts: Stores & Pick<PipelineOptions, "searchPaths"> & { readonly announcer: Announcer },
   stack: AsyncDisposableStack,
 ): Promise<CapabilityManager> {
   const { dataDir, substrate } = config;
@@ -186,15 +196,17 @@ async function startQueue(
   config: ResolvedConfig,
   parts: {
     readonly store: StorePort;
+    readonly diagnostics: DiagnosticsStore;
     readonly manager: CapabilityManager;
     readonly resources: MeasuredResources;
   },
   stack: AsyncDisposableStack,
 ): Promise<JobQueue> {
   const { dataDir } = config;
-  const { store, manager, resources } = parts;
+  const { store, diagnostics, manager, resources } = parts;
   const queue = new JobQueue({
     store,
+    diagnostics,
     results: new ResultFiles(dataDir),
     executor: new CapabilityExecutor(manager, resources, {
       work: join(dataDir, "work"),
@@ -236,9 +248,18 @@ function schedulerConfig({ queue, substrate }: ResolvedConfig): SchedulerConfig 
   });
 }
 
-async function journalAll(store: StorePort, entries: readonly JournalEntry[]): Promise<void> {
-  if (entries.length === 0) return;
-  await store.stage(entries.map((event) => ({ op: "journal.append", event })));
+/** Tells subscribers of rows that were written beside the queue. */
+interface Announcer {
+  announce: (events: readonly JournalEvent[]) => void;
+}
+
+async function journalAll(
+  store: StorePort,
+  entries: readonly JournalEntry[],
+): Promise<readonly JournalEvent[]> {
+  if (entries.length === 0) return [];
+  const { events } = await store.stage(entries.map((event) => ({ op: "journal.append", event })));
+  return events;
 }
 
 async function loadAll(

@@ -6,12 +6,18 @@ export class ChunkChannel {
   readonly #capacity: number;
   readonly #buffer: unknown[] = [];
   #isClosed = false;
+  #hasBegun = false;
   #failure: { readonly error: unknown } | undefined;
   #readable = Promise.withResolvers<void>();
   #writable = Promise.withResolvers<void>();
 
   constructor(capacity = DEFAULT_CAPACITY) {
     this.#capacity = capacity;
+  }
+
+  /** Whether a chunk was ever taken in. */
+  get hasBegun(): boolean {
+    return this.#hasBegun;
   }
 
   /** Resolves when the chunk is in the buffer, or at once if nobody will read it any more. */
@@ -21,6 +27,7 @@ export class ChunkChannel {
       await this.#writable.promise;
     }
     if (this.#isClosed) return;
+    this.#hasBegun = true;
     this.#buffer.push(chunk);
     this.#readable.resolve();
   }

@@ -24,11 +24,15 @@ import {
 import { toJobError } from "../errors/index.ts";
 import { type CompositionRecord, WHOLE_NODE } from "../store/index.ts";
 import { newId } from "../util/ids.ts";
+import { cancelJob } from "./cancellation.ts";
 import { cancelPending } from "./endings.ts";
 import { isTerminal, type JobEntry } from "./job.ts";
 import { provenanceOf } from "./provenance.ts";
 import type { JobQueue } from "./queue.ts";
 import type { Unit } from "./unit.ts";
+
+/** Member jobs that one unit makes at most: a wide DAG must not become one commit of all its rows. */
+const STARTS_PER_UNIT = 256;
 
 /** A composition that this host runs or has run. */
 export interface ActiveRun {
@@ -40,6 +44,8 @@ export interface ActiveRun {
   /** Member jobs that are not over. */
   readonly members: Map<string, JobEntry>;
   readonly done: PromiseWithResolvers<void>;
+  /** A unit that starts more of what is ready is on its way. */
+  goesOn: boolean;
 }
 
 /**
@@ -48,6 +54,8 @@ export interface ActiveRun {
  */
 export class CompositionRunner {
   readonly active = new Map<string, ActiveRun>();
+  readonly #finished = new Set<ActiveRun>();
+  #finishedNodes = 0;
   readonly #queue: JobQueue;
 
   constructor(queue: JobQueue) {
@@ -85,6 +93,7 @@ export class CompositionRunner {
       committed: "running",
       members: new Map(),
       done: Promise.withResolvers<void>(),
+      goesOn: false,
     };
     this.active.set(run.id, active);
     return active;
@@ -97,7 +106,7 @@ export class CompositionRunner {
     unit.write({ op: "composition.update", id: run.id, changes: { cancelRequested: true } });
     this.#journal(active, unit, "cancel_phase_changed", { from: null, to: "cooperative" });
     this.#halt(active, unit);
-    for (const entry of active.members.values()) this.#queue.cancelEntry(entry, unit);
+    for (const entry of active.members.values()) cancelJob(this.#queue.loop, entry, unit);
     this.#finishIfDone(active, unit);
   }
 
@@ -114,9 +123,27 @@ export class CompositionRunner {
     for (let next = first(run.ready); next !== undefined; next = first(run.ready)) {
       const node = run.nodes.get(next);
       if (node === undefined) throw new TypeError(`Node "${next}" is ready and does not exist`);
+      if (enqueued.length === STARTS_PER_UNIT) {
+        this.#goOnLater(active, unit);
+        break;
+      }
       if (this.#start(active, node, unit)) enqueued.push(next);
     }
-    return enqueued;
+    return [...enqueued, ...run.ready];
+  }
+
+  /** The rest is made in the next unit; after a crash in between, resume makes it. */
+  #goOnLater(active: ActiveRun, unit: Unit): void {
+    if (active.goesOn) return;
+    active.goesOn = true;
+    unit.after(() => {
+      active.goesOn = false;
+      this.#queue.loop.run((next) => {
+        if (active.run.status !== "running") return;
+        for (const node of active.run.nodes.values()) this.startItems(active, node, next);
+        this.advance(active, next);
+      });
+    });
   }
 
   /** True if the node has a job, or several, now. */
@@ -174,7 +201,10 @@ export class CompositionRunner {
   /** Makes the jobs of a running `for_each` node's items that have none. */
   startItems(active: ActiveRun, node: CompositionNode, unit: Unit): void {
     const { run } = active;
-    for (const index of pendingItemIndexes(run, node.id)) {
+    if (requireNode(run, node.id).state !== "running") return;
+    const indexes = pendingItemIndexes(run, node.id);
+    if (indexes.length > STARTS_PER_UNIT) this.#goOnLater(active, unit);
+    for (const index of indexes.slice(0, STARTS_PER_UNIT)) {
       // A failure under fail_fast may have cancelled the rest meanwhile.
       if (requireNode(run, node.id).items?.runs[index]?.state !== "pending") continue;
       this.#startItem(active, node, index, unit);
@@ -280,7 +310,25 @@ export class CompositionRunner {
       active.committed = status;
       active.completedAt = completedAt;
       active.done.resolve();
+      this.#forgetOldest(active);
     });
+  }
+
+  /** Keeps what is over within the bound for jobs that are: by nodes, a large one counts as many. */
+  #forgetOldest(ended: ActiveRun): void {
+    this.#finished.add(ended);
+    this.#finishedNodes += ended.run.nodeRuns.size;
+    for (const oldest of this.#finished) {
+      if (this.#finishedNodes <= this.#queue.loop.options.history || oldest === ended) return;
+      this.#finished.delete(oldest);
+      this.#finishedNodes -= oldest.run.nodeRuns.size;
+      this.active.delete(oldest.run.id);
+    }
+  }
+
+  /** Tells whoever waits that this host will not finish what it has begun. */
+  close(): void {
+    for (const { done } of this.active.values()) done.resolve();
   }
 
   /** Writes the row of a node as it is now. */

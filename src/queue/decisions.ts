@@ -2,7 +2,6 @@ import { CjmError } from "../errors/index.ts";
 import { type Decision, describeBlock } from "../scheduler/index.ts";
 import { runAttempt } from "./attempt.ts";
 import { end, errorOf } from "./endings.ts";
-import { plan } from "./job.ts";
 import type { RunLoop } from "./run-loop.ts";
 import type { Unit } from "./unit.ts";
 
@@ -44,11 +43,11 @@ function admit(loop: RunLoop, decision: DecisionOf<"admit">, unit: Unit): void {
   // Its row stays pending: the next host can resume it.
   if (loop.isPaused) return;
   const entry = loop.entry(decision.jobId);
-  const from = plan(entry, "running");
+  const from = loop.jobs.plan(entry, "running");
   const startedAt = new Date().toISOString();
   const attempt = entry.attempt + 1;
   unit.updateJob(entry, { status: "running", startedAt, attempt, blockReason: null }, (job) => {
-    job.status = "running";
+    loop.jobs.commit(job, "running");
     job.startedAt = startedAt;
     job.attempt = attempt;
     job.blockReason = null;

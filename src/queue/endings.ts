@@ -2,7 +2,8 @@ import { CjmError, type JobError, toJobError } from "../errors/index.ts";
 import { decideRetry, type JobOutcome } from "../scheduler/index.ts";
 import type { JobStatus, StoredValue } from "../store/index.ts";
 import type { ExecutionOutcome } from "./executor.ts";
-import { type JobEntry, plan } from "./job.ts";
+import { endPhases } from "./cancel-phases.ts";
+import type { JobEntry } from "./job.ts";
 import type { RunLoop } from "./run-loop.ts";
 import { terminalSnapshot } from "./snapshot.ts";
 import type { Unit } from "./unit.ts";
@@ -33,37 +34,36 @@ export async function complete(
 
 /** A running attempt ended without a result: cancelled, to be repeated, or failed. */
 export async function fail(loop: RunLoop, entry: JobEntry, thrown: unknown): Promise<void> {
-  const error = errorOf(entry, thrown);
-  if (entry.attemptNow?.stop === "cancel") {
-    await loop.transact((unit) => {
-      leaveLane(loop, entry, "cancelled", unit);
-      end(loop, entry, { status: "cancelled", error }, unit);
-    });
-    return;
-  }
-  const retry = retryOf(entry, error, thrown);
-  if (retry.retry && retry.restartWorker) {
+  const retry = retryOf(entry, errorOf(entry, thrown), thrown);
+  if (retry.retry && retry.restartWorker && entry.attemptNow?.stop !== "cancel") {
     await loop.options.executor.end(entry.spec.instanceId, "restarted for a retry");
   }
+  // Only now: a cancel may have come while the worker was being ended.
+  const error = errorOf(entry, thrown);
   const isOutOfMemory = error.category === "resource";
   await loop.transact((unit) => {
+    if (entry.isCancelled) {
+      end(loop, entry, { status: "cancelled", error: cancelledError(entry) }, unit);
+      leaveLane(loop, entry, "cancelled", unit);
+      return;
+    }
     if (isOutOfMemory) learn(loop, entry, null, unit);
     const left = retry.retry ? "requeued" : "failed";
-    leaveLane(loop, entry, isOutOfMemory ? "out_of_memory" : left, unit);
     if (retry.retry) requeue(loop, entry, { error, ...retry }, unit);
     else end(loop, entry, { status: "failed", error }, unit);
+    // Last: what the failure halts must not take the lane that it frees.
+    leaveLane(loop, entry, isOutOfMemory ? "out_of_memory" : left, unit);
   });
 }
 
 /** Cancels a job that does not run. False if it runs or is over. */
 export function cancelPending(loop: RunLoop, entry: JobEntry, unit: Unit): boolean {
   if (entry.planned !== "pending") return false;
-  if (entry.retryTimer === null) {
-    loop.step({ type: "job_removed", now: loop.now(), jobId: entry.spec.id }, unit);
-  } else {
-    clearTimeout(entry.retryTimer);
-    entry.retryTimer = null;
-  }
+  if (entry.retryTimer !== null) clearTimeout(entry.retryTimer);
+  entry.retryTimer = null;
+  entry.isCancelled = true;
+  // Changes nothing for one that waits for its retry.
+  loop.step({ type: "job_removed", now: loop.now(), jobId: entry.spec.id }, unit);
   end(loop, entry, { status: "cancelled", error: cancelledError(entry) }, unit);
   return true;
 }
@@ -71,13 +71,11 @@ export function cancelPending(loop: RunLoop, entry: JobEntry, unit: Unit): boole
 /** Writes the terminal rows of a job and tells its composition. */
 export function end(loop: RunLoop, entry: JobEntry, ending: Ending, unit: Unit): void {
   const { status, stored, error = null } = ending;
-  const from = plan(entry, status);
+  const from = loop.jobs.plan(entry, status);
   const completedAt = new Date().toISOString();
   entry.result = ending.result;
   entry.error = error;
-  if (entry.attemptNow?.stop != null) {
-    unit.jobEvent(entry, "cancel_phase_changed", { from: entry.cancelPhase, to: "completed" });
-  }
+  endPhases(entry, unit);
   unit.jobEvent(entry, "state_transition", {
     from,
     to: status,
@@ -96,7 +94,7 @@ export function end(loop: RunLoop, entry: JobEntry, ending: Ending, unit: Unit):
       ...(stored !== undefined && { result: stored }),
     },
     (job) => {
-      job.status = status;
+      loop.jobs.commit(job, status);
       job.completedAt = completedAt;
       job.blockReason = null;
     },
@@ -113,6 +111,10 @@ export function errorOf(entry: JobEntry, thrown: unknown): JobError {
   const stop = entry.attemptNow?.stop;
   const context = { capabilityName: spec.capability, capabilityInstanceId: spec.instanceId };
   if (stop === "cancel") return cancelledError(entry);
+  if (stop === "limit") {
+    const message = `${spec.capability} used more than the ${spec.vramLimitMb} MB of VRAM it was given`;
+    return toJobError(new CjmError("RESOURCE_LIMIT_EXCEEDED", message, { cause: thrown }), context);
+  }
   if (stop === "timeout") {
     const message = `${spec.capability} was not finished after ${spec.timeoutMs} ms`;
     return toJobError(new CjmError("CAPABILITY_TIMEOUT", message, { cause: thrown }), context);
@@ -125,10 +127,14 @@ export function errorOf(entry: JobEntry, thrown: unknown): JobError {
 type Retry = ReturnType<typeof decideRetry> & { readonly isCounted: boolean };
 
 function retryOf(entry: JobEntry, error: JobError, thrown: unknown): Retry {
+  // A reader cannot take back what it has read.
+  if (entry.chunks?.hasBegun === true) return { retry: false, isCounted: true };
   // Its worker was ended for another job's sake: that says nothing about this one.
   if (isEndedByHost(thrown) && entry.attemptNow?.stop == null) {
     return { retry: true, delayMs: 0, restartWorker: false, evict: false, isCounted: false };
   }
+  // It would exceed the same limit again.
+  if (entry.attemptNow?.stop === "limit") return { retry: false, isCounted: true };
   const decision = decideRetry({
     category: error.category,
     code: error.code,
@@ -148,7 +154,10 @@ function requeue(
   unit: Unit,
 ): void {
   const { error, delayMs } = retry;
-  const from = plan(entry, "pending");
+  const from = loop.jobs.plan(entry, "pending");
+  const loadMs = entry.attemptNow?.loadMs ?? null;
+  endPhases(entry, unit);
+  entry.phasePlanned = null;
   const retryCount = entry.retryCount + (retry.isCounted ? 1 : 0);
   unit.jobEvent(entry, "retry_started", {
     attempt: entry.attempt,
@@ -156,19 +165,25 @@ function requeue(
     exception_category: error.category,
     code: error.code,
     delay_ms: delayMs,
+    load_ms: loadMs,
   });
   unit.jobEvent(entry, "state_transition", { from, to: "pending" });
-  unit.updateJob(entry, { status: "pending", retryCount }, (job) => {
-    job.status = "pending";
+  unit.updateJob(entry, { status: "pending", retryCount, cancelPhase: null }, (job) => {
+    loop.jobs.commit(job, "pending");
     job.retryCount = retryCount;
+    job.cancelPhase = null;
     job.attemptNow = null;
   });
-  entry.retryTimer = setTimeout(() => {
-    entry.retryTimer = null;
-    loop.run((later) => {
-      loop.enqueue(entry, later);
-    });
-  }, delayMs);
+  unit.after(() => {
+    // Cancelled while the rows were committed, or nothing is started any more.
+    if (entry.planned !== "pending" || loop.isClosed) return;
+    entry.retryTimer = setTimeout(() => {
+      entry.retryTimer = null;
+      loop.run((later) => {
+        loop.enqueue(entry, later);
+      });
+    }, delayMs);
+  });
 }
 
 /** Adds what the attempt was measured to need to its profile. */

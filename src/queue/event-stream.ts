@@ -10,6 +10,10 @@ const DEFAULT_CAPACITY = 1_000;
 export class EventStream<Event> {
   readonly #readers = new Map<string, Set<EventReader<Event>>>();
 
+  get hasReaders(): boolean {
+    return this.#readers.size > 0;
+  }
+
   publish(topics: readonly string[], event: Event): void {
     for (const topic of topics) {
       for (const reader of this.#readers.get(topic) ?? []) reader.push(event);

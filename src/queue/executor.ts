@@ -38,11 +38,17 @@ export interface ExecutableCall {
 /** What happens while a call runs. Every method returns at once and never throws. */
 export interface ExecutionEvents {
   /** The instance is ready and the call goes out now. */
-  sent(session: { readonly workerSessionId: string; readonly loadMs: number }): void;
+  sent(session: {
+    readonly workerSessionId: string;
+    /** What bringing the instance to ready took; 0 if it was ready. */
+    readonly loadMs: number;
+  }): void;
   progress(fraction: number, message: string): void;
   account(eventType: string, payload: Readonly<Record<string, unknown>>): void;
   /** One chunk of a streaming call; the worker waits until it is taken. */
   chunk(value: unknown): Promise<void>;
+  /** What a call that gives no result was measured to use. */
+  measured(peaks: ExecutionOutcome["peaks"]): void;
 }
 
 /** What a completed call leaves beside its result. */

@@ -1,5 +1,5 @@
 export { CompositionHandle } from "./composition-handle.ts";
-export type { CompositionView, NodeView } from "./composition-handle.ts";
+export type { CompositionView, NodeView } from "./composition-view.ts";
 export { EventReader, EventStream } from "./event-stream.ts";
 export { JOB_EVENT_TYPES, LIVENESS_EVENT_TYPES } from "./events.ts";
 export type { QueueEvent } from "./events.ts";
@@ -16,6 +16,9 @@ export { JobHandle } from "./job-handle.ts";
 export type { CancelPhase, JobView } from "./job.ts";
 export { ProfileBook } from "./profile-book.ts";
 export { JobQueue } from "./queue.ts";
-export type { QueueOptions, QueueStats, RunContext, SubmitOptions } from "./queue.ts";
+export type { JobCounts } from "./job-table.ts";
+export type { JobSnapshot } from "./machine-watch.ts";
+export type { QueueOptions } from "./queue.ts";
+export type { RunContext, SubmitOptions } from "./submission.ts";
 export type { ResourceProbe, ResourceSnapshot } from "./resource-probe.ts";
 export { describeBlock, gpuStatus, lanesInUse, pendingInOrder } from "../scheduler/index.ts";

@@ -41,8 +41,9 @@ export class JobHandle implements AsyncIterable<unknown> {
       yield* this.#chunks.read();
       isRead = true;
     } finally {
-      this.#chunks.close();
+      // In this order: a worker that waits for its reader must not run on before it is told to stop.
       if (!isRead) await this.cancel();
+      this.#chunks.close();
     }
     await this.result();
   }

@@ -1,7 +1,7 @@
 import type { JobError } from "../errors/index.ts";
 import type { JobRecord, JobStatus, NewJob } from "../store/index.ts";
 import type { ChunkChannel } from "./chunk-channel.ts";
-import type { CallTarget } from "./executor.ts";
+import type { CallTarget, ExecutionOutcome } from "./executor.ts";
 
 /** The whole life cycle on one screen. */
 const NEXT: Readonly<Record<JobStatus, readonly JobStatus[]>> = {
@@ -14,7 +14,8 @@ const NEXT: Readonly<Record<JobStatus, readonly JobStatus[]>> = {
   cancelled: [],
 };
 
-export type CancelPhase = "cooperative" | "force" | "reloading" | "completed";
+const CANCEL_PHASES = ["cooperative", "force", "reloading", "completed"] as const;
+export type CancelPhase = (typeof CANCEL_PHASES)[number];
 
 /** What a job is asked to do; fixed when it is submitted. */
 export interface JobSpec {
@@ -64,8 +65,12 @@ export interface RunningAttempt {
   readonly abort: AbortController;
   readonly startedMs: number;
   stop: StopReason | null;
+  /** It was told to stop and did not; its worker is spared while it serves others too. */
+  isOverdue: boolean;
   timers: NodeJS.Timeout[];
   loadMs: number | null;
+  /** What a failed attempt was measured to use. */
+  peaks: ExecutionOutcome["peaks"] | null;
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
@@ -77,6 +82,10 @@ export interface JobEntry extends Mutable<Omit<JobView, keyof JobSpec>> {
   readonly seq: number;
   /** Status that staged units will commit; `status` follows when they have. */
   planned: JobStatus;
+  /** Its cancel is staged or committed. */
+  isCancelled: boolean;
+  /** Phase that staged rows will commit. */
+  phasePlanned: CancelPhase | null;
   attemptNow: RunningAttempt | null;
   /** Pending for a retry and not yet given back to the scheduler. */
   retryTimer: NodeJS.Timeout | null;
@@ -98,6 +107,8 @@ export function newEntry(
     ...options,
     status: "pending",
     planned: "pending",
+    isCancelled: false,
+    phasePlanned: null,
     attempt: 0,
     retryCount: 0,
     startedAt: null,
@@ -117,13 +128,9 @@ export function newEntry(
 }
 
 /** @throws {TypeError} for a step the life cycle does not have: a bug of the run loop. */
-export function plan(entry: JobEntry, to: JobStatus): JobStatus {
-  const from = entry.planned;
-  if (!NEXT[from].includes(to)) {
-    throw new TypeError(`Job ${entry.spec.id} cannot go from ${from} to ${to}`);
-  }
-  entry.planned = to;
-  return from;
+export function requireStep({ spec, planned }: JobEntry, to: JobStatus): void {
+  if (NEXT[planned].includes(to)) return;
+  throw new TypeError(`Job ${spec.id} cannot go from ${planned} to ${to}`);
 }
 
 export function isTerminal(status: JobStatus): boolean {
@@ -213,9 +220,13 @@ export function viewOfRecord(record: JobRecord, result: unknown): JobView {
     progress: record.progress,
     statusMessage: record.statusMessage ?? "",
     blockReason: record.blockReason,
-    cancelPhase: null,
+    cancelPhase: phaseOf(record.cancelPhase),
     workerSessionId: record.workerSessionId,
     result,
     error: record.error,
   };
+}
+
+function phaseOf(stored: string | null): CancelPhase | null {
+  return CANCEL_PHASES.find((phase) => phase === stored) ?? null;
 }

@@ -4,6 +4,7 @@ import {
   parseProfileKey,
   profileKey,
   type ResourceProfile,
+  type ResourceSample,
 } from "../scheduler/index.ts";
 import type { ProfileRecord } from "../store/index.ts";
 import type { ExecutionOutcome, InstanceFacts } from "./executor.ts";
@@ -45,38 +46,51 @@ export class ProfileBook {
     const attempt = entry.attemptNow;
     if (attempt === null || parts === null) return undefined;
     const loadMs = attempt.loadMs ?? 0;
+    const { peaks } = attempt;
     const profile = foldSample(this.#profiles.get(key) ?? null, {
       key: parts,
       durationMs: Math.max(0, performance.now() - attempt.startedMs - loadMs),
-      loadMs,
+      loadMs: loadMs > 0 ? loadMs : null,
       seenAtMs: Date.now(),
       driver: null,
-      ...(outcome === null ? OUT_OF_MEMORY : measured(outcome)),
+      ...(outcome === null ? outOfMemory(peaks) : measured(outcome)),
     });
     this.#profiles.set(key, profile);
     return { key, profile, record: recordOf(key, profile) };
   }
 }
 
-const OUT_OF_MEMORY = {
-  outcome: "out_of_memory",
-  alone: true,
-  vramPeakMb: null,
-  ramPeakMb: null,
-  cpuPercent: null,
-  usage: {},
-} as const;
+type Measured = Pick<
+  ResourceSample,
+  "outcome" | "alone" | "vramPeakMb" | "ramPeakMb" | "cpuPercent" | "usage"
+>;
 
-function measured({ peaks, usage }: ExecutionOutcome) {
-  const gpuPeaks = Object.values(peaks.gpuMb);
+/** What it held when it ran out bounds from below what it needs. */
+function outOfMemory(peaks: ExecutionOutcome["peaks"] | null): Measured {
+  return {
+    outcome: "out_of_memory",
+    alone: peaks?.isAlone ?? true,
+    vramPeakMb: peaks?.isAlone === true ? vramPeak(peaks) : null,
+    ramPeakMb: null,
+    cpuPercent: null,
+    usage: {},
+  };
+}
+
+function vramPeak({ gpuMb }: ExecutionOutcome["peaks"]): number | null {
+  const peaks = Object.values(gpuMb);
+  return peaks.length === 0 ? null : Math.max(...peaks);
+}
+
+function measured({ peaks, usage }: ExecutionOutcome): Measured {
   return {
     outcome: "completed",
     alone: peaks.isAlone,
-    vramPeakMb: gpuPeaks.length === 0 ? null : Math.max(...gpuPeaks),
+    vramPeakMb: vramPeak(peaks),
     ramPeakMb: peaks.hostMb,
     cpuPercent: peaks.cpuPercent,
     usage,
-  } as const;
+  };
 }
 
 function recordOf(key: string, profile: ResourceProfile): ProfileRecord {

@@ -4,74 +4,47 @@ import {
   type InstanceDeclaration,
   validateComposition,
 } from "../composition/index.ts";
-import { CjmError, fromJobError } from "../errors/index.ts";
-import type { SchedulerState } from "../scheduler/index.ts";
-import type { JournalEvent, ResultFiles, StorePort } from "../store/index.ts";
+import { CjmError, fromJobError, toError } from "../errors/index.ts";
+import { pendingInOrder, type SchedulerState } from "../scheduler/index.ts";
+import type {
+  DiagnosticsStore,
+  JournalEvent,
+  ResultFiles,
+  StoredRecord,
+  StorePort,
+} from "../store/index.ts";
 import { compact } from "../util/compact.ts";
-import { newId } from "../util/ids.ts";
-import { stopAttempt } from "./attempt.ts";
-import { CompositionHandle, type CompositionView, viewOfRun } from "./composition-handle.ts";
-import { CompositionRunner } from "./composition-runner.ts";
+import { cancelJob } from "./cancellation.ts";
 import { ChunkChannel } from "./chunk-channel.ts";
-import { cancelPending } from "./endings.ts";
-import { followEvents } from "./follow.ts";
+import { CompositionHandle } from "./composition-handle.ts";
+import { CompositionRunner } from "./composition-runner.ts";
+import { type CompositionView, storedView, viewOfRun } from "./composition-view.ts";
 import { ALL_TOPIC, compositionTopic, jobTopic, type QueueEvent } from "./events.ts";
-import type { CallTarget, Executor, InstanceFacts } from "./executor.ts";
+import type { Executor, InstanceFacts } from "./executor.ts";
+import { followEvents } from "./follow.ts";
+import { isTerminal, type JobEntry, type JobView, viewOf, viewOfRecord } from "./job.ts";
 import { JobHandle } from "./job-handle.ts";
-import {
-  isTerminal,
-  type JobEntry,
-  type JobSpec,
-  type JobView,
-  newEntry,
-  viewOf,
-  viewOfRecord,
-} from "./job.ts";
+import type { JobCounts } from "./job-table.ts";
+import type { JobSnapshot } from "./machine-watch.ts";
 import { resumableIds, resumeWork } from "./resume.ts";
-import { RunLoop, type RunLoopOptions } from "./run-loop.ts";
-import type { Unit } from "./unit.ts";
-
-/** Who submits and why; stamped on every row of a job. */
-export interface RunContext {
-  /** Correlates jobs of one run of the caller. */
-  readonly runId?: string | undefined;
-  /** Who or what initiated the work. */
-  readonly actor?: string | undefined;
-}
-
-export interface SubmitOptions extends RunContext, CallTarget {
-  /** Higher is more urgent. @default 0 */
-  readonly priority?: number | undefined;
-  /** Flags of this call; they reach the worker beside the kwargs. */
-  readonly control?: Readonly<Record<string, unknown>> | undefined;
-  /** Milliseconds the call may take once its instance is ready. @default no limit */
-  readonly timeoutMs?: number | undefined;
-  /** Repeats after a failure that may pass. @default the queue's */
-  readonly maxRetries?: number | undefined;
-  /** The size of the input in whatever unit fits; jobs of similar size share a profile. */
-  readonly inputSize?: number | undefined;
-  /** For a first run: admitted beside others by this number, ended when it uses more. */
-  readonly vramLimitMb?: number | undefined;
-}
+import { hostStopped, RunLoop, type RunLoopOptions } from "./run-loop.ts";
+import {
+  newJob,
+  type NewJobOptions,
+  requireStorable,
+  type RunContext,
+  type SubmitOptions,
+} from "./submission.ts";
 
 export interface QueueOptions extends RunLoopOptions {
   readonly maxRetries: number;
+  /** Jobs that may wait at once; more are refused. @default 200,000 */
+  readonly maxPending?: number | undefined;
+  /** Where the workers' log records are kept. @default nowhere */
+  readonly diagnostics?: Pick<DiagnosticsStore, "flush" | "queryRecords"> | undefined;
 }
 
-export interface QueueStats {
-  readonly pending: number;
-  readonly running: number;
-  readonly completed: number;
-  readonly failed: number;
-  readonly cancelled: number;
-}
-
-/** Everything about one job of a composition that its submit adds. */
-export interface MemberOptions {
-  readonly compositionId: string;
-  readonly nodeId: string;
-  readonly itemIndex: number | null;
-}
+const MAX_PENDING = 200_000;
 
 /**
  * Durable jobs on measured admission.
@@ -118,6 +91,7 @@ export class JobQueue {
     this.#loop.pause();
     const isDrained = await this.#loop.drained(drainMs);
     this.#loop.close();
+    this.#compositions.close();
     return isDrained;
   }
 
@@ -162,21 +136,9 @@ export class JobQueue {
     const entry = this.#loop.jobs.get(jobId);
     if (entry === undefined || isTerminal(entry.planned)) return false;
     await this.#loop.transact((unit) => {
-      this.cancelEntry(entry, unit);
+      cancelJob(this.#loop, entry, unit);
     });
     return true;
-  }
-
-  /** Puts a job's cancel into the unit. @internal */
-  cancelEntry(entry: JobEntry, unit: Unit): void {
-    if (cancelPending(this.#loop, entry, unit) || entry.planned !== "running") return;
-    if (entry.cancelPhase !== null) return;
-    const now = new Date().toISOString();
-    entry.cancelPhase = "cooperative";
-    unit.jobEvent(entry, "cancel_phase_changed", { from: null, to: "cooperative" });
-    unit.updateJob(entry, { cancelPhase: "cooperative", cancelRequestedAt: now }, (job) => {
-      stopAttempt(this.#loop, job, "cancel");
-    });
   }
 
   /** Changes the priority of a pending job. False if it is not pending. */
@@ -205,11 +167,18 @@ export class JobQueue {
     return entry === undefined ? undefined : viewOf(entry);
   }
 
-  /** Resolves with the job when it is over; it never rejects because the job failed. */
-  async waitForJob(jobId: string): Promise<JobView> {
-    await this.#loop.jobs.get(jobId)?.done.promise;
-    const view = await this.getJob(jobId);
+  /**
+   * Resolves with the job when it is over; it never rejects because the job failed.
+   *
+   * @throws {CjmError} `JOB_UNKNOWN`; `HOST_STOPPING` if this host does not finish it.
+   * @throws the reason of `signal`, which ends the wait and not the job.
+   */
+  async waitForJob(jobId: string, signal?: AbortSignal): Promise<JobView> {
+    const entry = this.#loop.jobs.get(jobId);
+    if (entry !== undefined) await ended(entry.done.promise, signal);
+    const view = entry === undefined ? await this.getJob(jobId) : viewOf(entry);
     if (view === undefined) throw new CjmError("JOB_UNKNOWN", `There is no job ${jobId}`);
+    if (!isTerminal(view.status)) throw hostStopped(`job ${jobId}`);
     return view;
   }
 
@@ -233,7 +202,7 @@ export class JobQueue {
     composition: Composition,
     inputs: Readonly<Record<string, unknown>> = {},
   ): Promise<CompositionHandle> {
-    this.requireOpen();
+    this.#requireRoom();
     const bound = bindInputs({ ...this.#context, ...compact(composition) }, inputs);
     validateComposition(bound, {
       instance: (id, declaration) => this.#executor.surface(id, declaration),
@@ -276,10 +245,17 @@ export class JobQueue {
     return await resumableIds(this, this.#options.store);
   }
 
-  /** The composition as it is now; undefined if this host does not run it. */
-  getComposition(compositionId: string): CompositionView | undefined {
+  /** The composition as it is now, from whichever host ran it; undefined if there is none. */
+  async getComposition(compositionId: string): Promise<CompositionView | undefined> {
     const active = this.#compositions.active.get(compositionId);
-    return active === undefined ? undefined : viewOfRun(active);
+    return active === undefined
+      ? await storedView(compositionId, this.#options)
+      : viewOfRun(active);
+  }
+
+  /** Whether this host runs the composition, or has run it lately. */
+  hasComposition(compositionId: string): boolean {
+    return this.#compositions.active.has(compositionId);
   }
 
   /** The nodes of a composition of this host as they were submitted. */
@@ -287,39 +263,50 @@ export class JobQueue {
     return this.#compositions.active.get(compositionId)?.run.composition.nodes ?? [];
   }
 
-  /** Compositions of this host, the newest last. */
-  getCompositions(): CompositionView[] {
-    return [...this.#compositions.active.values()].map(viewOfRun);
+  /** Compositions that this host runs or has run lately, the newest last. */
+  getCompositions(): Pick<CompositionView, "id" | "name" | "status">[] {
+    return [...this.#compositions.active.values()].map(({ run, committed }) => ({
+      id: run.id,
+      name: run.composition.name ?? null,
+      status: committed,
+    }));
   }
 
-  /** Resolves with the composition when it is over. */
-  async waitForComposition(compositionId: string): Promise<CompositionView> {
+  /**
+   * Resolves with the composition when it is over.
+   *
+   * @throws {CjmError} `JOB_UNKNOWN`; `HOST_STOPPING` if this host does not finish it.
+   * @throws the reason of `signal`, which ends the wait and not the composition.
+   */
+  async waitForComposition(compositionId: string, signal?: AbortSignal): Promise<CompositionView> {
     const active = this.#compositions.active.get(compositionId);
-    if (active === undefined) {
-      throw new CjmError("JOB_UNKNOWN", `This host runs no composition ${compositionId}`);
+    if (active !== undefined) await ended(active.done.promise, signal);
+    const view =
+      active === undefined ? await this.getComposition(compositionId) : viewOfRun(active);
+    if (view === undefined) {
+      throw new CjmError("JOB_UNKNOWN", `There is no composition ${compositionId}`);
     }
-    await active.done.promise;
-    return viewOfRun(active);
+    if (view.status === "running") throw hostStopped(`composition ${compositionId}`);
+    return view;
   }
 
-  /** Pending jobs, the most urgent first. */
+  /** Pending jobs, the most urgent first; those that wait for a retry come last. */
   getPending(): JobView[] {
-    return this.#views("pending").sort((a, b) => b.priority - a.priority);
+    const inOrder = pendingInOrder(this.#loop.state).map(({ jobId }) => this.#loop.jobs.get(jobId));
+    const pending = inOrder.filter((entry) => entry?.status === "pending");
+    const delayed = [...this.#loop.jobs.values()].filter(({ retryTimer }) => retryTimer !== null);
+    return [...pending, ...delayed].flatMap((entry) =>
+      entry === undefined ? [] : [viewOf(entry)],
+    );
   }
 
   getRunning(): JobView[] {
-    return this.#views("running");
+    return [...this.#loop.jobs.running()].filter(({ status }) => status === "running").map(viewOf);
   }
 
   /** Jobs that are over and still in memory, the newest first. */
   getHistory(limit = Infinity): JobView[] {
-    return this.#loop.finishedIds
-      .toReversed()
-      .slice(0, limit)
-      .flatMap((id) => {
-        const entry = this.#loop.jobs.get(id);
-        return entry === undefined ? [] : [viewOf(entry)];
-      });
+    return [...this.#loop.jobs.finished()].toReversed().slice(0, limit).map(viewOf);
   }
 
   /** Terminal rows of the journal, the newest first: the history that survives a restart. */
@@ -327,10 +314,25 @@ export class JobQueue {
     return await this.#store.terminalStateEvents(limit);
   }
 
-  getStats(): QueueStats {
-    const counts = { pending: 0, running: 0, completed: 0, failed: 0, cancelled: 0 };
-    for (const { status } of this.#loop.jobs.values()) counts[status] += 1;
-    return counts;
+  /** Log records of exactly this job, oldest first; go on with the last record's `seq`. */
+  async getJobDiagnostics(
+    jobId: string,
+    options: { readonly limit?: number; readonly afterSeq?: number } = {},
+  ): Promise<readonly StoredRecord[]> {
+    const { diagnostics } = this.#options;
+    await diagnostics?.flush();
+    return (await diagnostics?.queryRecords({ limit: 200, ...options, jobId })) ?? [];
+  }
+
+  /** How many jobs are pending and running, and how many have ended since the host started. */
+  getStats(): JobCounts {
+    return { ...this.#loop.jobs.counts };
+  }
+
+  /** What a running job's worker holds now; null if it does not run or nothing measures it. */
+  getResourceSnapshot(jobId: string): JobSnapshot | null {
+    const entry = this.#loop.jobs.get(jobId);
+    return entry === undefined ? null : this.#loop.machine.snapshotOf(entry);
   }
 
   /** What the scheduler knows now, for its queries. */
@@ -355,10 +357,23 @@ export class JobQueue {
 
   /** Every event; without `afterSeq` only what happens from now on. */
   allEvents(afterSeq?: number): AsyncGenerator<QueueEvent> {
-    return followEvents(this.#loop, this.#store, {
-      topic: ALL_TOPIC,
-      filter: afterSeq === undefined ? null : { afterSeq },
-    });
+    const after = afterSeq ?? this.#loop.events.lastSeq ?? this.#lastSeq();
+    return this.#allAfter(after);
+  }
+
+  /** Tells subscribers of rows that others than the queue have written. */
+  announce(events: readonly JournalEvent[]): void {
+    this.#loop.events.committed(events);
+  }
+
+  async *#allAfter(after: number | Promise<number>): AsyncGenerator<QueueEvent> {
+    const filter = { afterSeq: await after };
+    yield* followEvents(this.#loop, this.#store, { topic: ALL_TOPIC, filter });
+  }
+
+  async #lastSeq(): Promise<number> {
+    const [last] = await this.#store.queryJournal({ descending: true, limit: 1 });
+    return last?.seq ?? 0;
   }
 
   /** @internal */
@@ -375,39 +390,10 @@ export class JobQueue {
   newJob(
     instanceId: string,
     kwargs: Readonly<Record<string, unknown>>,
-    options: SubmitOptions & {
-      readonly chunks?: ChunkChannel | null;
-      readonly member?: MemberOptions;
-    },
+    options: NewJobOptions,
   ): JobEntry {
-    const facts = this.#executor.facts(instanceId);
-    if (!facts.isEnabled) {
-      throw new CjmError("CAPABILITY_DISABLED", `Instance "${instanceId}" is disabled`);
-    }
-    this.#executor.check(instanceId, targetOf(options), kwargs);
-    const { gpuModel } = this.#options.probe.snapshot();
-    const inputSize = options.inputSize ?? null;
-    return newEntry(
-      {
-        ...callerSpec(options, { ...this.#context, maxRetries: this.#options.maxRetries }),
-        ...memberSpec(options.member),
-        id: newId(),
-        instanceId,
-        capability: facts.capability,
-        target: targetOf(options),
-        kwargs,
-        configHash: facts.configHash,
-        codeHash: facts.codeHash,
-        profileKey: this.#options.profiles.keyOf(facts, inputSize, gpuModel),
-        inputBucket: inputSize,
-        submittedAt: new Date().toISOString(),
-      },
-      {
-        priority: options.priority ?? 0,
-        seq: this.#loop.nextSeq(),
-        chunks: options.chunks ?? null,
-      },
-    );
+    const { maxRetries } = this.#options;
+    return newJob(this.#loop, { instanceId, kwargs, options, context: this.#context, maxRetries });
   }
 
   /** @throws {CjmError} `HOST_STOPPING` or `JOURNAL_UNAVAILABLE`. @internal */
@@ -418,44 +404,44 @@ export class JobQueue {
     this.#loop.requireJournal();
   }
 
+  /** @throws {CjmError} `QUEUE_FULL` besides what {@link requireOpen} throws. */
+  #requireRoom(): void {
+    this.requireOpen();
+    const limit = this.#options.maxPending ?? MAX_PENDING;
+    if (this.#loop.jobs.counts.pending < limit) return;
+    throw new CjmError("QUEUE_FULL", `${limit} jobs wait already; try again when some are done`);
+  }
+
   async #submit(
     instanceId: string,
     kwargs: Readonly<Record<string, unknown>>,
     options: SubmitOptions & { readonly chunks: ChunkChannel | null },
   ): Promise<JobHandle> {
-    this.requireOpen();
+    this.#requireRoom();
+    requireStorable(kwargs, options);
     const entry = this.newJob(instanceId, kwargs, options);
     await this.#loop.transact((unit) => {
       this.#loop.add(entry, unit);
     });
     return new JobHandle(this, entry.spec.id, entry.chunks);
   }
+}
 
-  #views(status: JobView["status"]): JobView[] {
-    return [...this.#loop.jobs.values()].filter((job) => job.status === status).map(viewOf);
+/** Waits for `done` unless the signal comes first. */
+async function ended(done: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  if (signal === undefined) {
+    await done;
+    return;
   }
-}
-
-function targetOf({ action, task, method }: CallTarget): CallTarget {
-  return { action, task, method };
-}
-
-function callerSpec(
-  options: SubmitOptions,
-  defaults: RunContext & { readonly maxRetries: number },
-): Pick<JobSpec, "control" | "maxRetries" | "timeoutMs" | "runId" | "actor" | "vramLimitMb"> {
-  return {
-    control: options.control ?? {},
-    maxRetries: options.maxRetries ?? defaults.maxRetries,
-    timeoutMs: options.timeoutMs ?? null,
-    runId: options.runId ?? defaults.runId ?? null,
-    actor: options.actor ?? defaults.actor ?? null,
-    vramLimitMb: options.vramLimitMb ?? null,
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = (): void => {
+    aborted.reject(toError(signal.reason));
   };
-}
-
-function memberSpec(
-  member: MemberOptions | undefined,
-): Pick<JobSpec, "compositionId" | "nodeId" | "itemIndex"> {
-  return member ?? { compositionId: null, nodeId: null, itemIndex: null };
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    await Promise.race([done, aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
 }

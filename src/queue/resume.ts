@@ -1,6 +1,5 @@
 import {
   cancelPending,
-  type Composition,
   expandForEach,
   recordItemStarted,
   recordStarted,
@@ -14,11 +13,11 @@ import {
   type JobRecord,
   type NodeRecord,
   type ResultFiles,
-  type StoredValue,
   type StorePort,
   WHOLE_NODE,
 } from "../store/index.ts";
 import type { ActiveRun, CompositionRunner } from "./composition-runner.ts";
+import { resultReader, storedComposition } from "./composition-view.ts";
 import { end } from "./endings.ts";
 import { type JobEntry, newEntry, viewOfRecord } from "./job.ts";
 import type { JobQueue } from "./queue.ts";
@@ -54,10 +53,10 @@ export async function resumeWork(id: string, parts: ResumeParts): Promise<boolea
 
 /** Unfinished work of the store that nothing in memory stands for, oldest first. */
 export async function resumableIds(queue: JobQueue, store: StorePort): Promise<readonly string[]> {
-  const compositions = await store.listCompositions({ status: "running" });
+  const compositions = await store.unfinishedCompositions();
   const jobs = await store.unfinishedJobs();
   return [
-    ...compositions.map(({ id }) => id).filter((id) => queue.getComposition(id) === undefined),
+    ...compositions.map(({ id }) => id).filter((id) => !queue.hasComposition(id)),
     ...jobs
       .filter((job) => job.compositionId === null && queue.peek(job.id) === undefined)
       .map(({ id }) => id),
@@ -66,8 +65,7 @@ export async function resumableIds(queue: JobQueue, store: StorePort): Promise<r
 
 async function resumeComposition(record: CompositionRecord, parts: ResumeParts): Promise<void> {
   const { queue, compositions } = parts;
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- stored by submit, after validation
-  const composition = record.spec as Composition;
+  const composition = storedComposition(record);
   for (const [id, declaration] of Object.entries(composition.instances)) {
     queue.declareInstance(id, declaration);
   }
@@ -103,10 +101,7 @@ interface StoredRun {
 async function readRun(compositionId: string, { store, results }: ResumeParts): Promise<StoredRun> {
   const jobs = new Map((await store.listJobs({ compositionId })).map((job) => [job.id, job]));
   const rows = await store.nodeRuns(compositionId);
-  const resultOf = async (row: NodeRecord): Promise<unknown> => {
-    const value: StoredValue | null = row.result ?? jobs.get(row.jobId ?? "")?.result ?? null;
-    return value === null ? undefined : await results.load(value);
-  };
+  const resultOf = await resultReader(compositionId, { store, results });
   const expansions = new Map<string, { values: unknown[]; items: RestoredItem[] }>();
   for (const { nodeId, items } of await store.forEachItems(compositionId)) {
     const values = await results.load(items);
@@ -170,15 +165,18 @@ function startMissingItems(active: ActiveRun, compositions: CompositionRunner, u
 
 /** Gives an interrupted job to the scheduler; a committed intent to cancel is finished instead. */
 function readmit(entry: JobEntry, record: JobRecord, queue: JobQueue, unit: Unit): void {
-  queue.loop.jobs.set(entry.spec.id, entry);
+  queue.loop.jobs.add(entry);
   if (record.cancelRequestedAt !== null) {
     const error = new CjmError("CAPABILITY_CANCELLED", "Cancelled before the host was restarted");
     end(queue.loop, entry, { status: "cancelled", error: toJobError(error) }, unit);
     return;
   }
   if (record.status === "running") {
+    queue.loop.jobs.plan(entry, "pending");
     unit.jobEvent(entry, "state_transition", { from: "running", to: "pending", resumed: true });
-    unit.write({ op: "job.update", id: entry.spec.id, changes: { status: "pending" } });
+    unit.updateJob(entry, { status: "pending" }, (job) => {
+      queue.loop.jobs.commit(job, "pending");
+    });
   }
   queue.loop.enqueue(entry, unit);
 }
@@ -190,6 +188,8 @@ function entryOf(record: JobRecord, queue: JobQueue): JobEntry {
     { ...view, codeHash },
     { priority: record.priority, seq: queue.loop.nextSeq(), chunks: null },
   );
+  entry.status = record.status;
+  entry.planned = record.status;
   entry.attempt = record.attempt;
   entry.retryCount = record.retryCount;
   return entry;

@@ -6,13 +6,14 @@ import {
   type SchedulerState,
   step,
 } from "../scheduler/index.ts";
-import type { JournalEvent, ResultFiles, StorePort } from "../store/index.ts";
+import type { ResultFiles, StorePort } from "../store/index.ts";
 import { decide } from "./decisions.ts";
-import { EventStream } from "./event-stream.ts";
-import { type QueueEvent, topicsOf } from "./events.ts";
 import type { Executor, InstanceChange } from "./executor.ts";
 import { type JobEntry, toNewJob } from "./job.ts";
+import { JobTable } from "./job-table.ts";
+import { MachineWatch } from "./machine-watch.ts";
 import type { ProfileBook } from "./profile-book.ts";
+import { Publisher } from "./publisher.ts";
 import type { ResourceProbe } from "./resource-probe.ts";
 import { Unit } from "./unit.ts";
 
@@ -40,18 +41,18 @@ export type MemberEnded = (entry: JobEntry, unit: Unit) => void;
  * are staged as one unit; memory, dispatch, events and promises follow the commit.
  */
 export class RunLoop {
-  readonly events = new EventStream<QueueEvent>();
-  readonly jobs = new Map<string, JobEntry>();
+  readonly events = new Publisher();
+  readonly jobs: JobTable;
+  readonly machine: MachineWatch;
   readonly options: RunLoopOptions;
   readonly #scheduler: SchedulerState;
   /** Monotonic milliseconds. */
   readonly now: () => number;
-  readonly #finished: string[] = [];
   readonly #idle = new Set<() => void>();
-  readonly #unsubscribe: (() => void)[] = [];
+  readonly #wakes = new Set<NodeJS.Timeout>();
   readonly #introduced = new Set<string>();
   #memberEnded: MemberEnded = () => undefined;
-  #wake: NodeJS.Timeout | null = null;
+  #unwatch: () => void = () => undefined;
   #nextSeq = 0;
   #inFlight = 0;
   #failure: unknown;
@@ -61,6 +62,8 @@ export class RunLoop {
   constructor(options: RunLoopOptions) {
     this.options = options;
     this.now = options.now ?? (() => performance.now());
+    this.jobs = new JobTable(options.history);
+    this.machine = new MachineWatch(this);
     this.#scheduler = createScheduler(options.scheduler);
     for (const [key, profile] of options.profiles.all()) {
       step(this.#scheduler, { type: "profile_changed", now: this.now(), key, profile });
@@ -69,16 +72,10 @@ export class RunLoop {
 
   /** Begins to follow measurements and instances. */
   start(): void {
-    const { probe, executor } = this.options;
-    this.#observe();
-    this.#unsubscribe.push(
-      probe.onChange(() => {
-        this.#observe();
-      }),
-      executor.watchInstances((change) => {
-        this.#instanceChanged(change);
-      }),
-    );
+    this.machine.start();
+    this.#unwatch = this.options.executor.watchInstances((change) => {
+      this.#instanceChanged(change);
+    });
   }
 
   onMemberEnded(listener: MemberEnded): void {
@@ -91,6 +88,10 @@ export class RunLoop {
 
   get isPaused(): boolean {
     return this.#isPaused;
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
   }
 
   get state(): SchedulerState {
@@ -123,7 +124,7 @@ export class RunLoop {
     }
     const { events } = await this.options.store.stage(unit.writes);
     unit.runEffects();
-    for (const event of events) this.#publish(toQueueEvent(event));
+    this.events.committed(events);
   }
 
   /** Like {@link transact} for what nobody waits for; a refused unit stops the acceptance of work. */
@@ -142,7 +143,7 @@ export class RunLoop {
       priority: entry.priority,
       ...(entry.spec.itemIndex !== null && { item_index: entry.spec.itemIndex }),
     });
-    this.jobs.set(entry.spec.id, entry);
+    this.jobs.add(entry);
     this.enqueue(entry, unit);
   }
 
@@ -170,15 +171,6 @@ export class RunLoop {
     });
   }
 
-  /** Attempts that run on an instance now. */
-  runningOn(instanceId: string): number {
-    let count = 0;
-    for (const { spec, planned } of this.jobs.values()) {
-      if (planned === "running" && spec.instanceId === instanceId) count += 1;
-    }
-    return count;
-  }
-
   /** Something the run loop relies on has failed: no new work is accepted. */
   reportFailure(error: unknown): void {
     this.#failure ??= error;
@@ -187,7 +179,7 @@ export class RunLoop {
   progress(entry: JobEntry, fraction: number, message: string): void {
     entry.progress = fraction;
     entry.statusMessage = message;
-    this.#publishLiveness(entry, "progress_changed", {
+    this.events.liveness(entry, "progress_changed", {
       progress: fraction,
       status_message: message,
     });
@@ -208,35 +200,28 @@ export class RunLoop {
     return isDrained;
   }
 
-  /** Ids of terminal jobs in memory, oldest first. */
-  get finishedIds(): readonly string[] {
-    return this.#finished;
-  }
-
   /** What is admitted from now on is not sent; its rows stay pending for the next host. */
   pause(): void {
     this.#isPaused = true;
   }
 
-  /** Stops following the outside; nothing new is dispatched. */
+  /**
+   * Stops following the outside; nothing new is dispatched. Whoever waits for a job that is not over
+   * is told that this host has stopped.
+   */
   close(): void {
-    for (const unsubscribe of this.#unsubscribe) unsubscribe();
-    if (this.#wake !== null) clearTimeout(this.#wake);
-    for (const { retryTimer } of this.jobs.values()) {
-      if (retryTimer !== null) clearTimeout(retryTimer);
-    }
+    if (this.#isClosed) return;
     this.#isClosed = true;
+    this.machine.stop();
+    this.#unwatch();
+    for (const timer of this.#wakes) clearTimeout(timer);
+    for (const entry of this.jobs.values()) {
+      if (entry.retryTimer !== null) clearTimeout(entry.retryTimer);
+      for (const timer of entry.attemptNow?.timers ?? []) clearTimeout(timer);
+      entry.chunks?.close({ error: hostStopped(entry.spec.id) });
+      entry.done.resolve();
+    }
     this.events.end();
-  }
-
-  #observe(): void {
-    const { gpus, ramFreeMb, diskFreeMb, instances } = this.options.probe.snapshot();
-    this.run((unit) => {
-      this.step(
-        { type: "telemetry", now: this.now(), gpus, ramFreeMb, diskFreeMb, instances },
-        unit,
-      );
-    });
   }
 
   /** An instance that never ran is unknown to the scheduler until its first job. */
@@ -301,17 +286,18 @@ export class RunLoop {
   }
 
   wakeAt(at: number): void {
-    if (this.#wake !== null) clearTimeout(this.#wake);
-    this.#wake = setTimeout(
+    if (this.#isClosed) return;
+    const timer = setTimeout(
       () => {
-        this.#wake = null;
+        this.#wakes.delete(timer);
         this.run((unit) => {
           this.step({ type: "tick", now: this.now() }, unit);
         });
       },
       Math.max(0, at - this.now()),
     );
-    this.#wake.unref();
+    timer.unref();
+    this.#wakes.add(timer);
   }
 
   /** Tells everyone who waits that a job is over; its terminal row is committed. */
@@ -320,10 +306,6 @@ export class RunLoop {
     entry.attemptNow = null;
     entry.chunks?.close();
     entry.done.resolve();
-    this.#finished.push(entry.spec.id);
-    if (this.#finished.length <= this.options.history) return;
-    const oldest = this.#finished.shift();
-    if (oldest !== undefined) this.jobs.delete(oldest);
   }
 
   /** @throws {TypeError} for a job nobody submitted: a bug. */
@@ -333,43 +315,9 @@ export class RunLoop {
       throw new TypeError(`The scheduler decided about unknown job ${jobId}`);
     return entry;
   }
-
-  #publish(event: QueueEvent): void {
-    this.events.publish(topicsOf(event), event);
-  }
-
-  #publishLiveness(
-    entry: JobEntry,
-    type: string,
-    payload: Readonly<Record<string, unknown>>,
-  ): void {
-    const { spec } = entry;
-    this.#publish({
-      seq: null,
-      type,
-      ts: new Date().toISOString(),
-      jobId: spec.id,
-      instanceId: spec.instanceId,
-      compositionId: spec.compositionId,
-      nodeId: spec.nodeId,
-      runId: spec.runId,
-      actor: spec.actor,
-      payload,
-    });
-  }
 }
 
-export function toQueueEvent(event: JournalEvent): QueueEvent {
-  return {
-    seq: event.seq,
-    type: event.eventType,
-    ts: event.ts,
-    jobId: event.jobId,
-    instanceId: event.capabilityInstanceId,
-    compositionId: event.compositionId,
-    nodeId: event.nodeId,
-    runId: event.runId,
-    actor: event.actor,
-    payload: event.payload,
-  };
+/** What is told to those who wait for work that this host will not finish. */
+export function hostStopped(id: string): CjmError {
+  return new CjmError("HOST_STOPPING", `The host stopped before ${id} was over; it can be resumed`);
 }

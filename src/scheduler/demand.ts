@@ -58,7 +58,7 @@ export function gpuUseOf(state: SchedulerState, capability: string): "yes" | "no
   let use: "no" | "unknown" = "unknown";
   for (const profile of profilesOf(state, capability)) {
     if (profile.vramPeakMb.max > 0 || profile.vramLowerBoundMb > 0) return "yes";
-    if (profile.successes > 0) use = "no";
+    if (isMeasured(profile) && hasVramWhereNeeded(state, profile)) use = "no";
   }
   return use;
 }

@@ -54,8 +54,9 @@ function besideOthersOn(context: Context, candidate: Candidate, gpu: Gpu): Verdi
   const { state } = context;
   const { instance, demand } = candidate;
   if (gpu.exclusiveJob !== null) return behindExclusive(context, candidate, gpu);
-  const costMb = costOf(state, instance, demand).vramMb;
-  if (fits(state, gpu, costMb)) {
+  const { vramMb: costMb, isVramHeld } = costOf(state, instance, demand);
+  // What it holds already it may use, also when another program has come to fill the margin.
+  if (isVramHeld || fits(state, gpu, costMb)) {
     if (passes(context, candidate, gpu, costMb)) return admitTo(gpu, false);
     return behindHolder(context, gpu.uuid);
   }
@@ -292,7 +293,7 @@ function passes(context: Context, candidate: Candidate, gpu: Gpu, costMb: number
 }
 
 /** Holds a GPU and sets aside the RAM that the job will need when the GPU is free. */
-function claimGpu(
+export function claimGpu(
   context: Context,
   candidate: Candidate,
   gpu: Gpu,

@@ -39,13 +39,22 @@ function ramOfSet(state: SchedulerState, instance: Instance, extra: Need | null)
   return sum;
 }
 
-/** What admitting `need` would add to the reservation of its instance. */
-export function costOf(state: SchedulerState, instance: Instance, need: Need): Need {
-  const vram = Math.max(standing(instance.vram), vramOfSet(state, instance, need));
-  const ram = Math.max(standing(instance.ram), ramOfSet(state, instance, need));
+/** What admitting a job would add to the reservations of its instance, in MB. */
+export interface Cost extends Need {
+  /** The instance already holds all that the job and those beside it can come to use. */
+  readonly isVramHeld: boolean;
+  readonly isRamHeld: boolean;
+}
+
+export function costOf(state: SchedulerState, instance: Instance, need: Need): Cost {
+  const { vram, ram } = instance;
+  const vramSet = vramOfSet(state, instance, need);
+  const ramSet = ramOfSet(state, instance, need);
   return {
-    vramMb: vram - instance.vram.reservedMb,
-    ramMb: ram - instance.ram.reservedMb,
+    vramMb: Math.max(standing(vram), vramSet) - vram.reservedMb,
+    ramMb: Math.max(standing(ram), ramSet) - ram.reservedMb,
+    isVramHeld: vramSet <= vram.measuredMb,
+    isRamHeld: ramSet <= ram.measuredMb,
   };
 }
 
@@ -118,12 +127,8 @@ export function marginOf(state: SchedulerState, totalMb: number): number {
   return state.config.vramMarginMb ?? Math.max(MIN_MARGIN_MB, totalMb * MARGIN_SHARE);
 }
 
-/**
- * Whether `costMb` more may be promised on this GPU now. What costs nothing always fits: an instance
- * that holds its memory already must not wait because another program has come to fill the margin.
- */
+/** Whether `costMb` more may be promised on this GPU now. */
 export function fits(state: SchedulerState, gpu: Gpu, costMb: number): boolean {
-  if (costMb <= 0) return true;
   if (state.rules.memoryTest === "joint") return costMb <= gpu.availableMb;
   const reserved = sumOver(state, gpu, (instance) => instance.vram.reservedMb);
   const mb = costMb + gpu.marginMb;

@@ -96,6 +96,8 @@ export interface Line {
   size: number;
   classId: string;
   headRank: number;
+  /** The rank it stands with in the heap of its class. */
+  pushedRank: number;
 }
 
 /**

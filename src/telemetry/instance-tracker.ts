@@ -1,8 +1,11 @@
 import type { Attribution, InstanceTree } from "./attribution.ts";
+import type { TelemetryClock } from "./clock.ts";
 import type { ProcessReader, ProcessReading } from "./process-reader.ts";
 
 /** Shared pages are measured again at most this often: it is the dearest reading there is. */
 const PSS_PERIOD_MS = 1_000;
+/** For a large tree it takes so long that only this share of the time may go into it. */
+const PSS_TIME_SHARE = 0.01;
 
 /** What one look at an instance's tree found. */
 export interface TreeUse {
@@ -31,24 +34,26 @@ export class InstanceTracker {
   hostPeakBytes = 0;
   readonly #reader: ProcessReader;
   readonly #hostCgroup: string | null;
+  readonly #clock: TelemetryClock;
   readonly #cpuByProcess = new Map<string, number>();
   #processes: readonly ProcessReading[] = [];
   #innerPids = new Map<string, number>();
   #cgroup: string | null | undefined;
   #cpuMs = 0;
   #pssShare: number | undefined;
-  #pssReadMs = -Infinity;
+  #nextPssMs = -Infinity;
   #pssRunning: Promise<void> | undefined;
 
   constructor(
     identity: { readonly instanceId: string; readonly rootPid: number },
     reader: ProcessReader,
-    hostCgroup: string | null,
+    { hostCgroup, clock }: { readonly hostCgroup: string | null; readonly clock: TelemetryClock },
   ) {
     this.instanceId = identity.instanceId;
     this.rootPid = identity.rootPid;
     this.#reader = reader;
     this.#hostCgroup = hostCgroup;
+    this.#clock = clock;
   }
 
   /** Loading, or running a job: what changes on its GPU may be its doing. */
@@ -64,7 +69,7 @@ export class InstanceTracker {
     this.#countCpu(processes);
     const rssBytes = processes.reduce((sum, { rssBytes: bytes }) => sum + bytes, 0);
     const isShared = processes.length > 1;
-    if (isShared && nowMs - this.#pssReadMs >= PSS_PERIOD_MS) this.#startPss(nowMs, rssBytes);
+    if (isShared && nowMs >= this.#nextPssMs) this.#startPss(nowMs, rssBytes);
     const share = isShared ? this.#pssShare : undefined;
     const before = this.use;
     this.use = {
@@ -132,14 +137,17 @@ export class InstanceTracker {
 
   #startPss(nowMs: number, rssBytes: number): void {
     if (this.#pssRunning !== undefined || rssBytes === 0) return;
-    this.#pssReadMs = nowMs;
+    this.#nextPssMs = nowMs + PSS_PERIOD_MS;
     this.#pssRunning = this.#readPss(rssBytes).finally(() => {
       this.#pssRunning = undefined;
     });
   }
 
   async #readPss(rssBytes: number): Promise<void> {
+    const startMs = this.#clock.now();
     const shares = await Promise.all(this.#processes.map(({ pid }) => this.#reader.pssBytes(pid)));
+    const endMs = this.#clock.now();
+    this.#nextPssMs = Math.max(this.#nextPssMs, endMs + (endMs - startMs) / PSS_TIME_SHARE);
     let sum = 0;
     for (const bytes of shares) {
       // Unreadable for one (another user's, or just ended) means unknown for all.

@@ -81,7 +81,7 @@ export class Telemetry implements AsyncDisposable {
   /** Begins sampling; dispose to end it. */
   start(): void {
     this.#loop ??= this.#run();
-    this.#follower?.follow(this.#rate());
+    this.#follower?.follow(this.#gpuRate());
   }
 
   /**
@@ -93,7 +93,10 @@ export class Telemetry implements AsyncDisposable {
   trackInstance(instanceId: string, rootPid: number): void {
     if (this.#instances.get(instanceId)?.rootPid === rootPid) return;
     this.untrackInstance(instanceId);
-    const tracker = new InstanceTracker({ instanceId, rootPid }, this.#reader, this.#hostCgroup);
+    const tracker = new InstanceTracker({ instanceId, rootPid }, this.#reader, {
+      hostCgroup: this.#hostCgroup,
+      clock: this.#clock,
+    });
     this.#instances.set(instanceId, tracker);
     this.#hurry();
   }
@@ -175,11 +178,17 @@ export class Telemetry implements AsyncDisposable {
     return isActive ? this.#rates.active : this.#rates.idle;
   }
 
+  /** A monitor that has no GPU to tell of is only asked whether that is still so. */
+  #gpuRate(): number {
+    const hasNone = this.#isLive() && this.#gpus.length === 0;
+    return hasNone ? this.#rates.idle : this.#rate();
+  }
+
   /** Looks now, and for a while at the active rate. */
   #hurry(): void {
     this.#activeUntilMs = this.#clock.now() + LINGER_MS;
     if (this.#loop === undefined) return;
-    this.#follower?.follow(this.#rate());
+    this.#follower?.follow(this.#gpuRate());
     this.#wake.abort();
   }
 
@@ -188,7 +197,7 @@ export class Telemetry implements AsyncDisposable {
       this.#wake = new AbortController();
       const startMs = this.#clock.now();
       await this.#lookAtTrees(startMs);
-      this.#follower?.follow(this.#rate());
+      this.#follower?.follow(this.#gpuRate());
       const restMs = 1000 / this.#rate() - (this.#clock.now() - startMs);
       await this.#clock.sleep(Math.max(1, restMs), this.#wake.signal).catch(() => undefined);
     }

@@ -1,5 +1,6 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { runCli, startCli, temporaryFolder } from "../support/cli.ts";
@@ -75,14 +76,12 @@ describe("the main job", () => {
 
   test("leaves no process when its host is killed in the middle", async () => {
     const host = startCli(["run", COMPOSITION], { dataDir: folder.path });
-    for await (const line of host) {
-      if (line.includes("collatz-forever  running")) break;
-    }
+    await printed(host.stdout, "collatz-forever  running");
     const before = await ownProcesses();
     expect(before.length).toBeGreaterThan(0);
     host.kill("SIGKILL");
     await host;
-    await expect.poll(ownProcesses, { timeout: 5_000 }).toEqual([]);
+    await expect.poll(ownProcesses, { timeout: 20_000 }).toEqual([]);
 
     const resumed = await runCli(["resume", "--json"], { dataDir: folder.path });
     expect(resumed.exitCode).toBe(0);
@@ -100,6 +99,20 @@ describe("the main job", () => {
     expect(logs.stdout).toContain("state_transition");
   });
 });
+
+/** Resolves when the stream has carried `text`; it is read on, so that its writer never blocks. */
+async function printed(stream: Readable, text: string): Promise<void> {
+  const found = Promise.withResolvers<void>();
+  let seen = "";
+  stream.on("data", (chunk: Buffer) => {
+    seen += chunk.toString("utf8");
+    if (seen.includes(text)) found.resolve();
+  });
+  stream.once("end", () => {
+    found.reject(new Error(`ended without ${text}: ${seen}`));
+  });
+  await found.promise;
+}
 
 async function journal(): Promise<z.output<typeof rowSchema>[]> {
   const logs = await runCli(["logs", "--journal", "--json", "-n", "0"], { dataDir: folder.path });

@@ -11,7 +11,12 @@ import { Workbench } from "./workbench.ts";
 
 const configSchema = z.strictObject({
   python: z.string().default("python3").describe("Python for guests: a path or a name on PATH."),
-  node: z.string().default(process.execPath).describe("Node for guests: a path or a name on PATH."),
+  node: z
+    .string()
+    .optional()
+    .describe(
+      "Node for guests: a path or a name on PATH. Without it, the Node that runs this worker.",
+    ),
   bash: z.string().default("bash").describe("bash for guests: a path or a name on PATH."),
   default_limits: limitsSchema.default({}).describe("Limits of a run that names none."),
   packages: z
@@ -44,7 +49,7 @@ export const sandbox = defineCapability({
   resources: { platforms: ["linux-x64", "linux-arm64"] },
 
   async initialize(config, { dataFolder }) {
-    const { python, node, bash } = config;
+    const { python, node = process.execPath, bash } = config;
     workbench?.[Symbol.dispose]();
     workbench = await Workbench.open({
       interpreters: { python, node, bash },

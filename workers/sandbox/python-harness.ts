@@ -76,7 +76,8 @@ def main():
         for key, value in list(get_vars(owner).items()):
             if key not in volatile:
                 before.append((owner, key, value, value.__code__ if type(value) is is_function else None))
-    counts = [(owner, len(get_vars(owner))) for owner in owners if isinstance(owner, type)]
+    closed = [unittest.TestCase, unittest.TestResult, unittest.TestSuite]
+    counts = [(owner, len(get_vars(owner))) for owner in closed]
     def tampered():
         for owner, key, value, code in before:
             if get_vars(owner).get(key, before) is not value:

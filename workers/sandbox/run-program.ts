@@ -65,6 +65,7 @@ async function runInJail(
   if (setupError !== undefined) {
     return reportRun(engine, policy, { ...NOTHING_SEEN, setupError });
   }
+  const readBack = jail.cgroup?.effectiveLimits();
   using watching = new Monitor(jail, () => void jail.endGuest());
   monitor = watching;
   const end = await guestEnd(jail, program, context.signal);
@@ -81,6 +82,7 @@ async function runInJail(
     collected,
     firstLimit,
     outputFolder: () => context.outputFolder(),
+    ...(readBack !== undefined && { readBack }),
   });
 }
 

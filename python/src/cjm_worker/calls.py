@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from .control import FrameSink
 from .errors import CapabilityCancelledError, CapabilityTimeoutError
+from .schema import to_plain
 
 HEARTBEAT_SECONDS = 0.5
 
@@ -174,7 +175,8 @@ class Call:
 
     def record_account(self, event_type: str, payload: Optional[Mapping[str, Any]] = None) -> None:
         """Adds a row to the journal: references and hashes, never content."""
-        frame = {"job_id": self.job_id, "event_type": event_type, "payload": dict(payload or {})}
+        plain = to_plain(dict(payload or {}))
+        frame = {"job_id": self.job_id, "event_type": event_type, "payload": plain}
         self._sink.send({"type": "account", **frame})
 
     def report_memory(

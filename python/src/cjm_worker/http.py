@@ -56,6 +56,11 @@ class _Head(NamedTuple):
     keep_alive: bool
 
 
+def _cancel_apart(call: Call, reason: str) -> None:
+    """Cancels in a thread of its own: a tool's slow callback must not hold up the watcher."""
+    threading.Thread(target=call.cancel, args=(reason,), name="cjm-cancel", daemon=True).start()
+
+
 class Watcher:
     """One thread that accepts connections, notices closed ones and ends calls at their deadline."""
 
@@ -96,7 +101,7 @@ class Watcher:
                 closed = True
             self.forget(connection)
             if closed:
-                call.cancel("the caller closed the connection")
+                _cancel_apart(call, "the caller closed the connection")
 
         self.forget(connection)
         self._selector.register(connection, selectors.EVENT_READ, on_readable)
@@ -123,7 +128,7 @@ class Watcher:
                     _log.exception("watching a connection failed")
             now = time.monotonic()
             while self._deadlines and self._deadlines[0][0] <= now:
-                heapq.heappop(self._deadlines)[2].cancel("deadline")
+                _cancel_apart(heapq.heappop(self._deadlines)[2], "deadline")
 
     def _seconds_to_deadline(self) -> Optional[float]:
         if not self._deadlines:
@@ -138,6 +143,8 @@ class Watcher:
         try:
             connection, _ = self._listener.accept()
         except OSError:
+            # Out of descriptors, most likely: the connection waits, and so must this thread.
+            time.sleep(0.05)
             return
         self._accept(connection)
 

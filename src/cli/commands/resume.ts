@@ -34,7 +34,7 @@ export async function resumeCommand(
 
 async function resumeOne({ queue }: Pipeline, id: string, options: ResumeOptions): Promise<number> {
   if (!(await queue.resume(id))) return nothing(options);
-  if (queue.getComposition(id) === undefined) {
+  if (!queue.hasComposition(id)) {
     const job = await queue.waitForJob(id);
     if (options.json === true) printJson({ id, status: job.status, error: job.error });
     else print(`${job.status}  ${id}`);

@@ -1,8 +1,10 @@
 import type { Group } from "../frame.ts";
+import { addAuthorCommands } from "./author.ts";
 import { addEnvironmentCommands } from "./environments.ts";
 import { addLookCommands } from "./look.ts";
 import { addManifestCommands } from "./manifests.ts";
 import { addRunCommands } from "./run.ts";
+import { addSecretCommands } from "./secrets.ts";
 import { addShellCommands } from "./shell.ts";
 
 /** Every group, in the order of the help. */
@@ -11,5 +13,7 @@ export const GROUPS: readonly Group[] = [
   addManifestCommands,
   addRunCommands,
   addLookCommands,
+  addAuthorCommands,
+  addSecretCommands,
   addShellCommands,
 ];

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { dirRef } from "../../../src/worker/index.ts";
@@ -246,6 +246,36 @@ describe("results", () => {
     expect(await dirRef(again.adapter.data.path)).toEqual(again.adapter);
     const other = await merge({ adapters, method: "linear", lambda: 2 }, makeCall(folder));
     expect(other.cache_hit).toBe(false);
+  });
+
+  test("the cache keeps no more than it may, the newest first", async () => {
+    using folder = new Folder();
+    const adapters = three(folder).map((path) => ({ path }));
+    const config = { cache_entries: 2 };
+    const hits = [];
+    for (const lambda of [1, 2, 3, 3, 2, 1]) {
+      const call = makeCall(folder, { config });
+      const { cache_hit: isHit } = await merge({ adapters, method: "cat", lambda }, call);
+      hits.push(isHit);
+    }
+    expect(hits).toEqual([false, false, false, true, true, false]);
+    const tiny = makeCall(folder, { config: { cache_mb: 0 } });
+    await merge({ adapters, method: "cat", lambda: 9 }, tiny);
+    const again = makeCall(folder, { config });
+    expect(await merge({ adapters, method: "cat", lambda: 9 }, again)).toMatchObject({
+      cache_hit: false,
+    });
+  });
+
+  test("an input that changes while it is merged is an error", async () => {
+    using folder = new Folder();
+    const adapters = three(folder).map((path) => ({ path }));
+    const weights = join(adapters[0]?.path ?? "", WEIGHTS);
+    const onProgress = (): void => utimesSync(weights, 1, 1);
+    const call = makeCall(folder, { onProgress });
+    const running = merge({ adapters, method: "cat" }, call);
+    await expect(running).rejects.toMatchObject({ code: "FILE_INVALID", reason: "changed" });
+    expect(filesBelow(call.outputFolder)).toEqual([]);
   });
 
   test("a damaged cache entry is made again", async () => {

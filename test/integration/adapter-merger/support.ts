@@ -158,7 +158,7 @@ export function makeCall(
   const dataFolder = folder.in("data");
   mkdirSync(dataFolder, { recursive: true });
   return {
-    config: { threads: 1, cache_entries: 8, ...options.config },
+    config: { threads: 1, cache_entries: 8, cache_mb: 1000, ...options.config },
     envelope: { control: {} },
     signal: options.signal ?? new AbortController().signal,
     dataFolder,

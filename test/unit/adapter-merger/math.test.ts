@@ -1,7 +1,12 @@
 import { describe, expect, test } from "vitest";
-import { lowRankOfDense } from "../../../workers/adapter-merger/math/dense-svd.ts";
+import {
+  CONVERGED,
+  lowRankOfDense,
+  NEAR_BEST,
+  type Effort,
+} from "../../../workers/adapter-merger/math/dense-svd.ts";
 import { symmetricEigen } from "../../../workers/adapter-merger/math/eigen.ts";
-import { recompress } from "../../../workers/adapter-merger/math/factored.ts";
+import { recompress, type LowRank } from "../../../workers/adapter-merger/math/factored.ts";
 import { Arena } from "../../../workers/adapter-merger/math/gemm.ts";
 import {
   fillNormal,
@@ -207,17 +212,20 @@ describe("Arena", () => {
 describe("lowRankOfDense", () => {
   test("recovers a matrix of lower rank and comes near the optimum for a full one", () => {
     const arena = new Arena();
-    const exact = normal(60, 90, "dense");
-    const m = arena.matrix(60, 90);
+    const exact = normal(150, 180, "dense");
+    const m = arena.matrix(150, 180);
     m.values().set(exact.values);
     const totalEnergy = norm(exact.values) ** 2;
     const key = streamKey(0, "svd", "dense");
-    const full = lowRankOfDense(arena, m, { key, target: { rank: 60 }, totalEnergy });
+    const run = (rank: number, effort: Effort): LowRank =>
+      lowRankOfDense(arena, m, { key, target: { rank }, totalEnergy, effort });
+    const full = run(150, NEAR_BEST);
     expect(relativeError(product(full.b, full.a), exact.values)).toBeLessThan(1e-6);
-    const { values } = symmetricEigen(product2(Float64Array.from(exact.values), 60, 90), 60);
-    const optimum = values.subarray(0, 10).reduce((sum, value) => sum + value, 0);
-    const low = lowRankOfDense(arena, m, { key, target: { rank: 10 }, totalEnergy });
-    expect(low.keptEnergy / optimum).toBeGreaterThan(0.97);
-    expect(norm(product(low.b, low.a)) ** 2 / low.keptEnergy).toBeCloseTo(1, 4);
+    const { values } = symmetricEigen(product2(Float64Array.from(exact.values), 150, 180), 150);
+    const optimum = values.subarray(0, 20).reduce((sum, value) => sum + value, 0);
+    const near = run(20, NEAR_BEST);
+    expect(near.keptEnergy / optimum).toBeGreaterThan(0.95);
+    expect(norm(product(near.b, near.a)) ** 2 / near.keptEnergy).toBeCloseTo(1, 4);
+    expect(run(20, CONVERGED).keptEnergy / optimum).toBeGreaterThan(0.9999);
   });
 });

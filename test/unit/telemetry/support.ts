@@ -14,6 +14,8 @@ export class FakeProcesses implements ProcessReader {
   >();
   pssShare: number | null = null;
   pssReads = 0;
+  /** Called by every reading of shared pages, which may take its time. */
+  whilePss: () => Promise<void> = () => Promise.resolve();
 
   add(
     pid: number,
@@ -51,10 +53,11 @@ export class FakeProcesses implements ProcessReader {
   cgroup(pid: number): string | null {
     return this.processes.get(pid)?.cgroup ?? null;
   }
-  pssBytes(pid: number): Promise<number | null> {
+  async pssBytes(pid: number): Promise<number | null> {
     this.pssReads += 1;
+    await this.whilePss();
     const rssBytes = this.processes.get(pid)?.rssBytes ?? 0;
-    return Promise.resolve(this.pssShare === null ? null : rssBytes * this.pssShare);
+    return this.pssShare === null ? null : rssBytes * this.pssShare;
   }
 }
 

@@ -101,6 +101,22 @@ describe("the peak of a job", () => {
     expect(processes.pssReads).toBe(2);
   });
 
+  test("is not slowed by a tree so large that its shared pages take long to measure", async () => {
+    const slow = Promise.withResolvers<void>();
+    processes.whilePss = () => slow.promise;
+    telemetry.startJob("j1", "inference", 100);
+    await settled();
+    await clock.advance(500);
+    slow.resolve();
+    await settled();
+    expect(processes.pssReads).toBe(2);
+    // Half a second of measuring buys fifty seconds without.
+    for (let second = 0; second < 49; second += 1) await clock.advance(1_000);
+    expect(processes.pssReads).toBe(2);
+    await clock.advance(1_100);
+    expect(processes.pssReads).toBe(4);
+  });
+
   test("is marked where another job ran in the instance at any time", async () => {
     telemetry.startJob("a", "inference", 100);
     telemetry.startJob("b", "inference", 100);
@@ -136,6 +152,14 @@ describe("the rate", () => {
     await clock.advance(200);
     expect(source.openedHz).toEqual([1, 10, 1]);
   });
+});
+
+test("a machine without a GPU is asked once a second, whatever runs", async () => {
+  await source.push({ type: "sample", source: "system", gpus: [] });
+  telemetry.startJob("j1", "sandbox", 200);
+  await clock.advance(1_000);
+  expect(source.openedHz).toEqual([1]);
+  expect((await telemetry.endJob("j1")).gpuPeakMb).toBeNull();
 });
 
 describe("the snapshot", () => {

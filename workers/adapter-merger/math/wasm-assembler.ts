@@ -4,6 +4,7 @@ export type Code = readonly number[];
 
 /** Value types by their codes in the binary format. */
 export const I32 = 0x7f;
+export const F32 = 0x7d;
 export const V128 = 0x7b;
 
 function unsigned(value: number): Code {
@@ -54,6 +55,16 @@ export const multiply: Code = [0x6c];
 export const isBelow: Code = [0x49];
 export const addFloats: Code = simd(0xe4);
 export const multiplyFloats: Code = simd(0xe6);
+export const and: Code = simd(0x4e);
+/** The first operand without the bits of the second. */
+export const andNot: Code = simd(0x4f);
+export const xor: Code = simd(0x51);
+export const isNotEqualFloats: Code = simd(0x42);
+/** Per 32-bit lane, by the number on the stack. */
+export const shiftRightSigned: Code = simd(0xac);
+/** One float into all four lanes. */
+export const splat: Code = simd(0x13);
+export const zeros: Code = [...simd(0x0c), ...Array.from({ length: 16 }, () => 0)];
 /** Loads 16 bytes; an alignment of 4 bytes is promised. */
 export const loadFloats = (offset: number): Code => [...simd(0x00), 2, ...unsigned(offset)];
 export const storeFloats = (offset: number): Code => [...simd(0x0b), 2, ...unsigned(offset)];

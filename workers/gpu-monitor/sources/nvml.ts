@@ -58,6 +58,8 @@ export class NvmlSource implements DeviceSource {
   readonly #driver: string | null;
   readonly #now: () => number;
   readonly #slow = new Map<string, Measured>();
+  /** Devices on which someone drew at the last reading. */
+  readonly #drawnOn = new Set<string>();
   #devices: readonly Device[] = [];
   #slowReadMs = -Infinity;
   #enumeratedMs = -Infinity;
@@ -118,7 +120,7 @@ export class NvmlSource implements DeviceSource {
     } as const;
     if (device.isGone) return lostGpu(identity, "no longer listed by the driver");
     try {
-      const fast = await this.#readFast(device);
+      const fast = await this.#readFast(device, isSlowDue);
       const known = this.#slow.get(device.uuid);
       const slow = isSlowDue || known === undefined ? await this.#readSlow(device) : known;
       this.#slow.set(device.uuid, slow);
@@ -134,10 +136,10 @@ export class NvmlSource implements DeviceSource {
     }
   }
 
-  async #readFast(device: Device): Promise<Measured> {
+  async #readFast(device: Device, isSlowDue: boolean): Promise<Measured> {
     const [memory, processes] = await Promise.all([
       this.#memory(device.handle),
-      this.#processes(device.handle),
+      this.#processes(device, isSlowDue),
     ]);
     const reasons: Partial<Record<MeasuredField, string>> = {};
     const values: Values = {};
@@ -215,14 +217,19 @@ export class NvmlSource implements DeviceSource {
     return olderReason === undefined ? decodeMemoryV1(older) : olderReason;
   }
 
-  async #processes(handle: bigint): Promise<GpuProcess[] | string> {
-    const [compute, graphics] = await Promise.all([
+  /** Who draws is asked every time only where someone does: most machines that compute have no display. */
+  async #processes({ handle, uuid }: Device, isSlowDue: boolean): Promise<GpuProcess[] | string> {
+    const draws = isSlowDue || this.#drawnOn.has(uuid);
+    const [compute, drawing] = await Promise.all([
       this.#processList("nvmlDeviceGetComputeRunningProcesses", handle),
-      this.#processList("nvmlDeviceGetGraphicsRunningProcesses", handle),
+      draws ? this.#processList("nvmlDeviceGetGraphicsRunningProcesses", handle) : [],
     ]);
     if (typeof compute === "string") return compute;
     // Accelerators without a display have no such list; that nobody draws there is known.
-    return mergeProcesses(compute, typeof graphics === "string" ? [] : graphics);
+    const graphics = typeof drawing === "string" ? [] : drawing;
+    if (graphics.length > 0) this.#drawnOn.add(uuid);
+    else this.#drawnOn.delete(uuid);
+    return mergeProcesses(compute, graphics);
   }
 
   async #processList(

@@ -568,6 +568,8 @@ function countPass(
   const passedId = first.get(gpu ?? "");
   if (passedId === undefined || passedId === jobId || !world.scheduler.pending.has(passedId))
     return;
+  // In the same step it may have been sent to another GPU.
+  if (!couldTake(world, jobOf(world, passedId).instance)) return;
   const ranks = [passedId, jobId].map((id) => rankOf(world, jobOf(world, id)));
   if ((ranks[0] ?? 0) > (ranks[1] ?? 0)) return;
   const times = (world.passed.get(passedId) ?? 0) + 1;
