@@ -48,7 +48,8 @@ test.for(SHELLS)("%s knows every command and every long option", (shell) => {
   const script = completionScript(shell, program);
   for (const command of program.commands) {
     expect(script).toContain(command.name());
-    for (const { long } of command.options) {
+    for (const { long, hidden } of command.options) {
+      if (hidden) continue;
       expect(script).toContain(shell === "fish" ? `-l ${long?.slice(2)}` : (long ?? ""));
     }
   }
