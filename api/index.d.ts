@@ -12,6 +12,7 @@
 //   ErrorCategory
 //   ErrorCode
 //   FileRef
+//   JobCounts
 //   JobError
 //   JobHandle
 //   JobQueue
@@ -23,7 +24,6 @@
 //   PipelineJournal
 //   PipelineOptions
 //   QueueEvent
-//   QueueStats
 //   ResourceShortfall
 //   RunContext
 //   SubmitOptions
@@ -52,11 +52,25 @@ declare class ActiveCalls {
     get size(): number;
     begin(jobId: string, events: ExecutionEvents): ActiveCall;
     end(jobId: string): void;
+    idle(): Promise<void>;
     route(frame: WorkerFrame): void;
 }
 
 // protocol/manifest.ts
 type AdapterManifest = z.output<typeof adapterManifestSchema>;
+
+// capability/adapters.ts
+interface AdapterVerdict {
+    readonly compatible: boolean;
+    readonly missingMethods: readonly string[];
+    readonly missingProperties: readonly string[];
+    readonly paramMismatches: readonly {
+        readonly method: string;
+        readonly required: readonly string[];
+        readonly found: readonly string[];
+    }[];
+    readonly reason: string;
+}
 
 // scheduler/types.ts
 type AdmissionMode = "wait" | "refuse" | "permissive";
@@ -65,6 +79,20 @@ type AdmissionMode = "wait" | "refuse" | "permissive";
 interface Answer<T> {
     readonly value: T;
     readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+}
+
+// capability/many.ts
+interface Attempt<Request, Value> {
+    readonly request: Request;
+    readonly value?: Value;
+    readonly error?: unknown;
+}
+
+// capability/instance.ts
+interface BegunCall {
+    readonly worker: ReadyWorker;
+    readonly channel: CallChannel;
+    readonly active: ActiveCall;
 }
 
 // host/bindings.ts
@@ -120,12 +148,22 @@ type BlockReason = {
 // host/bindings.ts
 type BoundAction = (kwargs?: Readonly<Record<string, unknown>>) => BoundCall;
 
+// capability/adapters.ts
+interface BoundAdapter {
+    readonly name: string;
+    readonly task: string;
+    readonly spec: string;
+}
+
 // host/bindings.ts
 interface BoundCall<Result = unknown, Chunk = unknown> extends PromiseLike<Result>, AsyncIterable<Chunk> {
 }
 
 // protocol/manifest.ts
 declare const CAGES: readonly ["pidns", "cgroup", "group"];
+
+// queue/job.ts
+declare const CANCEL_PHASES: readonly ["cooperative", "force", "reloading", "completed"];
 
 // store/records.ts
 declare const COMPOSITION_STATUSES: readonly ["running", "completed", "failed", "cancelled"];
@@ -145,6 +183,13 @@ interface CacheEntry {
 // protocol/manifest.ts
 type Cage = (typeof CAGES)[number];
 
+// capability/channel.ts
+interface CallChannel {
+    send(call: WorkerCall, active: ActiveCall): Promise<unknown>;
+    stream(call: WorkerCall, active: ActiveCall): AsyncIterable<unknown>;
+    cancel(jobId: string): Promise<void>;
+}
+
 // process/worker-connection.ts
 interface CallOptions {
     readonly signal?: AbortSignal | undefined;
@@ -158,7 +203,7 @@ interface CallTarget {
 }
 
 // queue/job.ts
-type CancelPhase = "cooperative" | "force" | "reloading" | "completed";
+type CancelPhase = (typeof CANCEL_PHASES)[number];
 
 // host/capability-bindings.ts
 interface CapabilityBindings {
@@ -167,13 +212,25 @@ interface CapabilityBindings {
 // capability/instance.ts
 declare class CapabilityInstance implements AsyncDisposable {
     #private;
-    readonly spec: InstanceSpec;
     readonly calls: ActiveCalls;
-    constructor(spec: InstanceSpec, services: InstanceServices, onChange: (instance: CapabilityInstance) => void);
+    readonly log: InstanceLog;
+    constructor(spec: InstanceSpec, options: InstanceOptions);
+    get spec(): InstanceSpec;
     get gpuUuid(): string | null;
     get state(): State["kind"];
+    get drift(): readonly string[];
     get pid(): number | null;
     ensureReady(gpuUuid?: string | null): Promise<ReadyWorker>;
+    begin(call: {
+        readonly jobId: string;
+        readonly gpuUuid: string | null;
+    }, events: ExecutionEvents, signal: AbortSignal): Promise<BegunCall>;
+    reconfigure(next: InstanceSpec): Promise<void>;
+    respawn(reason: string, next?: InstanceSpec): Promise<void>;
+    prefetch(): Promise<string>;
+    deferHook(path: "/on_disable" | "/on_enable", isStillWanted: () => boolean): void;
+    hooksSettled(): Promise<void>;
+    configOptions(): Promise<Readonly<Record<string, unknown>>>;
     stop(reason: string): Promise<void>;
     kill(reason: string): Promise<void>;
     [Symbol.asyncDispose](): Promise<void>;
@@ -182,22 +239,43 @@ declare class CapabilityInstance implements AsyncDisposable {
 // capability/manager.ts
 declare class CapabilityManager implements AsyncDisposable {
     #private;
+    readonly registry: CapabilityRegistry;
     private constructor();
     static open(options: ManagerOptions): Promise<CapabilityManager>;
-    discover(): Promise<void>;
     get definitions(): ReadonlyMap<string, DiscoveredManifest>;
     get adapters(): ReadonlyMap<string, DiscoveredAdapter>;
     get problems(): readonly FileProblem[];
     get instances(): ReadonlyMap<string, CapabilityInstance>;
-    definition(name: string): DiscoveredManifest;
     instance(instanceId: string): CapabilityInstance;
     onInstanceChange(listener: (instance: CapabilityInstance) => void): () => void;
+    get redact(): (text: string) => string;
     isEnabled(instanceId: string): boolean;
     declare(request: LoadRequest): CapabilityInstance;
     load(request: LoadRequest): Promise<CapabilityInstance>;
+    loadAll(requests: readonly LoadRequest[], options?: Many): Promise<readonly Attempt<LoadRequest, CapabilityInstance>[]>;
     unload(instanceId: string): Promise<boolean>;
+    unloadAll(instanceIds?: readonly string[], options?: Many): Promise<readonly Attempt<string, boolean>[]>;
     reload(instanceId: string): Promise<void>;
+    secretChanged(capability: string): Promise<void>;
+    updateConfig(instanceId: string, changes: Readonly<Record<string, unknown>>): Promise<void>;
+    getConfigOptions(instanceId: string): Promise<Readonly<Record<string, unknown>>>;
+    enable(instanceId: string): Promise<void>;
+    disable(instanceId: string): Promise<void>;
     [Symbol.asyncDispose](): Promise<void>;
+}
+
+// capability/registry.ts
+declare class CapabilityRegistry {
+    #private;
+    constructor(searchPaths: readonly string[]);
+    discover(): Promise<void>;
+    get definitions(): ReadonlyMap<string, DiscoveredManifest>;
+    get adapters(): ReadonlyMap<string, DiscoveredAdapter>;
+    get problems(): readonly FileProblem[];
+    definition(name: string): DiscoveredManifest;
+    adaptersForTask(task: string): readonly DiscoveredAdapter[];
+    checkAdapter(adapter: string, capability: string): AdapterVerdict;
+    capabilitiesFor(adapter: string): readonly string[];
 }
 
 // host/pipeline.ts
@@ -209,6 +287,7 @@ type CapabilityRequest = string | readonly [name: string, config: Readonly<Recor
 declare class ChunkChannel {
     #private;
     constructor(capacity?: number);
+    get hasBegun(): boolean;
     push(chunk: unknown): Promise<void>;
     close(failure?: {
         readonly error: unknown;
@@ -284,7 +363,7 @@ declare class CompositionHandle {
     readonly id: string;
     constructor(queue: JobQueue, id: string);
     events(afterSeq?: number): AsyncGenerator<QueueEvent>;
-    ended(): Promise<CompositionView>;
+    ended(signal?: AbortSignal): Promise<CompositionView>;
     result(): Promise<CompositionView>;
     cancel(): Promise<boolean>;
 }
@@ -335,7 +414,7 @@ interface CompositionRecord {
 // store/records.ts
 type CompositionStatus = (typeof COMPOSITION_STATUSES)[number];
 
-// queue/composition-handle.ts
+// queue/composition-view.ts
 interface CompositionView {
     readonly id: string;
     readonly name: string | null;
@@ -463,6 +542,7 @@ declare const ERROR_CODES: {
     readonly METHOD_NOT_SUPPORTED: "user_input";
     readonly OUTPUT_OUTSIDE_FOLDER: "fatal";
     readonly PREFETCH_STALLED: "transient";
+    readonly QUEUE_FULL: "transient";
     readonly RESPONSE_INVALID: "fatal";
     readonly RESPONSE_TOO_LARGE: "fatal";
     readonly REQUEST_TOO_LARGE: "user_input";
@@ -480,6 +560,9 @@ declare const ERROR_CODES: {
 
 // protocol/wire.ts
 type Envelope = z.output<typeof envelopeSchema>;
+
+// protocol/wire.ts
+type EnvelopeInput = z.input<typeof envelopeSchema>;
 
 // errors/codes.ts
 type ErrorCategory = (typeof ERROR_CATEGORIES)[number];
@@ -522,6 +605,7 @@ interface ExecutionEvents {
     progress(fraction: number, message: string): void;
     account(eventType: string, payload: Readonly<Record<string, unknown>>): void;
     chunk(value: unknown): Promise<void>;
+    measured(peaks: ExecutionOutcome["peaks"]): void;
 }
 
 // queue/executor.ts
@@ -691,6 +775,26 @@ interface InstanceLimits {
     readonly startTimeoutMs: number;
     readonly cleanupTimeoutMs: number;
     readonly terminateGraceMs: number;
+    readonly stallMs: number;
+}
+
+// capability/instance-log.ts
+declare class InstanceLog {
+    #private;
+    onHookProgress: (() => void) | undefined;
+    constructor(spec: () => InstanceSpec, services: InstanceServices, calls: ActiveCalls);
+    note(message: string, sessionId?: string | null): void;
+    sink(sessionId: string): WorkerSink;
+    journal(sessionId: string | null, rows: readonly (readonly [eventType: string, payload: Readonly<Record<string, unknown>>])[]): Promise<void>;
+    journalDeath(sessionId: string, payload: Readonly<Record<string, unknown>>): Promise<void>;
+    entry(eventType: string, workerSessionId: string | null, payload: Readonly<Record<string, unknown>>): JournalEntry;
+}
+
+// capability/instance.ts
+interface InstanceOptions {
+    readonly services: InstanceServices;
+    readonly stalls: StallLedger;
+    readonly onChange: (instance: CapabilityInstance) => void;
 }
 
 // capability/services.ts
@@ -704,19 +808,23 @@ interface InstanceServices {
     readonly passEnv: readonly string[];
     readonly cage: Cage;
     readonly limits: InstanceLimits;
+    readonly driftDetection: boolean;
     readonly sessions: SessionNames;
     readonly diagnostics: Pick<DiagnosticsStore, "appendRecord" | "appendChunk">;
+    readonly redact: (text: string) => string;
     readonly journal: (entries: readonly JournalEntry[]) => Promise<void>;
     readonly workerEnvironment: (definition: DiscoveredManifest) => Promise<Readonly<Record<string, string>>>;
 }
 
-// capability/instance.ts
+// capability/instance-spec.ts
 interface InstanceSpec {
     readonly instanceId: string;
     readonly definition: DiscoveredManifest;
     readonly config: Readonly<Record<string, unknown>>;
     readonly configHash: string;
     readonly maxConcurrentRequests: number;
+    readonly adapters: readonly BoundAdapter[];
+    readonly isGenerated: boolean;
 }
 
 // scheduler/types.ts
@@ -746,11 +854,16 @@ interface JobClass {
     knowledge: number;
 }
 
+// queue/job-table.ts
+type JobCounts = Readonly<Record<JobStatus, number>>;
+
 // queue/job.ts
 interface JobEntry extends Mutable<Omit<JobView, keyof JobSpec>> {
     readonly spec: JobSpec;
     readonly seq: number;
     planned: JobStatus;
+    isCancelled: boolean;
+    phasePlanned: CancelPhase | null;
     attemptNow: RunningAttempt | null;
     retryTimer: NodeJS.Timeout | null;
     readonly chunks: ChunkChannel | null;
@@ -810,25 +923,32 @@ declare class JobQueue {
     reorder(jobId: string, priority: number): Promise<boolean>;
     getJob(jobId: string): Promise<JobView | undefined>;
     peek(jobId: string): JobView | undefined;
-    waitForJob(jobId: string): Promise<JobView>;
+    waitForJob(jobId: string, signal?: AbortSignal): Promise<JobView>;
     resultOf(jobId: string): Promise<unknown>;
     submitComposition(composition: Composition, inputs?: Readonly<Record<string, unknown>>): Promise<CompositionHandle>;
     cancelComposition(compositionId: string): Promise<boolean>;
     resume(id: string): Promise<boolean>;
     resumable(): Promise<readonly string[]>;
-    getComposition(compositionId: string): CompositionView | undefined;
+    getComposition(compositionId: string): Promise<CompositionView | undefined>;
+    hasComposition(compositionId: string): boolean;
     compositionNodes(compositionId: string): Composition["nodes"];
-    getCompositions(): CompositionView[];
-    waitForComposition(compositionId: string): Promise<CompositionView>;
+    getCompositions(): Pick<CompositionView, "id" | "name" | "status">[];
+    waitForComposition(compositionId: string, signal?: AbortSignal): Promise<CompositionView>;
     getPending(): JobView[];
     getRunning(): JobView[];
     getHistory(limit?: number): JobView[];
     getHistoryFromJournal(limit?: number): Promise<readonly JournalEvent[]>;
-    getStats(): QueueStats;
+    getJobDiagnostics(jobId: string, options?: {
+        readonly limit?: number;
+        readonly afterSeq?: number;
+    }): Promise<readonly StoredRecord[]>;
+    getStats(): JobCounts;
+    getResourceSnapshot(jobId: string): JobSnapshot | null;
     get schedulerState(): SchedulerState;
     events(jobId: string, afterSeq?: number): AsyncGenerator<QueueEvent>;
     eventsForComposition(compositionId: string, afterSeq?: number): AsyncGenerator<QueueEvent>;
     allEvents(afterSeq?: number): AsyncGenerator<QueueEvent>;
+    announce(events: readonly JournalEvent[]): void;
 }
 
 // store/records.ts
@@ -882,6 +1002,15 @@ interface JobRequest {
 
 // store/records.ts
 type JobRequired = "id" | "capabilityInstanceId" | "kwargs" | "control" | "priority" | "status" | "submittedAt";
+
+// queue/machine-watch.ts
+interface JobSnapshot {
+    readonly ts: string;
+    readonly instanceId: string;
+    readonly vramMb: number;
+    readonly ramMb: number;
+    readonly gpus: ResourceSnapshot["gpus"];
+}
 
 // queue/job.ts
 interface JobSpec {
@@ -992,6 +1121,7 @@ interface Line {
     size: number;
     classId: string;
     headRank: number;
+    pushedRank: number;
 }
 
 // capability/manager.ts
@@ -1001,6 +1131,7 @@ interface LoadRequest {
     readonly newInstance?: boolean | undefined;
     readonly config?: Readonly<Record<string, unknown>> | undefined;
     readonly maxConcurrentRequests?: number | undefined;
+    readonly adapters?: readonly string[] | undefined;
     readonly strict?: boolean | undefined;
 }
 
@@ -1013,6 +1144,12 @@ interface ManagerOptions {
 
 // protocol/manifest.ts
 type Manifest = z.output<typeof manifestSchema>;
+
+// capability/many.ts
+interface Many {
+    readonly maxConcurrent?: number | undefined;
+    readonly failFast?: boolean | undefined;
+}
 
 // scheduler/state.ts
 interface MemoryUse {
@@ -1066,7 +1203,7 @@ interface NodeSpec {
 // composition/types.ts
 type NodeState = (typeof NODE_STATES)[number];
 
-// queue/composition-handle.ts
+// queue/composition-view.ts
 interface NodeView {
     readonly id: string;
     readonly instance: string;
@@ -1193,15 +1330,8 @@ interface QueueEvent {
 // queue/queue.ts
 interface QueueOptions extends RunLoopOptions {
     readonly maxRetries: number;
-}
-
-// queue/queue.ts
-interface QueueStats {
-    readonly pending: number;
-    readonly running: number;
-    readonly completed: number;
-    readonly failed: number;
-    readonly cancelled: number;
+    readonly maxPending?: number | undefined;
+    readonly diagnostics?: Pick<DiagnosticsStore, "flush" | "queryRecords"> | undefined;
 }
 
 // protocol/frames.ts
@@ -1209,10 +1339,11 @@ type ReadyFrame = Extract<WorkerFrame, {
     type: "ready";
 }>;
 
-// capability/instance.ts
+// capability/worker-session.ts
 interface ReadyWorker {
     readonly connection: WorkerConnection;
     readonly sessionId: string;
+    readonly drift: readonly string[];
 }
 
 // store/diagnostics-records.ts
@@ -1289,11 +1420,13 @@ interface ResourceProfile {
     readonly key: ProfileKeyParts;
     readonly count: number;
     readonly successes: number;
+    readonly measuredRuns: number;
     readonly vramPeakMb: Distribution;
     readonly ramPeakMb: Distribution;
     readonly durationMs: Distribution;
     readonly loadMs: Distribution;
     readonly cpuPercentMean: number;
+    readonly cpuSamples: number;
     readonly usageTotals: Readonly<Record<string, number>>;
     readonly lastSeenMs: number;
     readonly driver: string | null;
@@ -1346,7 +1479,7 @@ interface RetentionResult {
     readonly chunksDeleted: number;
 }
 
-// queue/queue.ts
+// queue/submission.ts
 interface RunContext {
     readonly runId?: string | undefined;
     readonly actor?: string | undefined;
@@ -1373,8 +1506,10 @@ interface RunningAttempt {
     readonly abort: AbortController;
     readonly startedMs: number;
     stop: StopReason | null;
+    isOverdue: boolean;
     timers: NodeJS.Timeout[];
     loadMs: number | null;
+    peaks: ExecutionOutcome["peaks"] | null;
 }
 
 // scheduler/state.ts
@@ -1442,6 +1577,12 @@ declare class SessionNames {
 // store/port.ts
 interface StagedResult {
     readonly events: readonly JournalEvent[];
+}
+
+// capability/stall-watch.ts
+declare class StallLedger {
+    #private;
+    record(key: string, error: CjmError): CjmError;
 }
 
 // capability/instance.ts
@@ -1573,7 +1714,7 @@ interface StreamChunk {
     readonly content: string;
 }
 
-// queue/queue.ts
+// queue/submission.ts
 interface SubmitOptions extends RunContext, CallTarget {
     readonly priority?: number | undefined;
     readonly control?: Readonly<Record<string, unknown>> | undefined;
@@ -1585,6 +1726,15 @@ interface SubmitOptions extends RunContext, CallTarget {
 
 // host/bindings.ts
 type UntypedBindings = Readonly<Record<string, Readonly<Record<string, BoundAction>>>>;
+
+// capability/channel.ts
+interface WorkerCall {
+    readonly target: CallTarget;
+    readonly kwargs: Readonly<Record<string, unknown>>;
+    readonly envelope: EnvelopeInput & {
+        readonly job_id: string;
+    };
+}
 
 // process/worker-connection.ts
 declare class WorkerConnection implements AsyncDisposable {
@@ -1644,6 +1794,7 @@ interface WorkerSpec {
     readonly env: Readonly<Record<string, string>>;
     readonly cage: Cage;
     readonly startTimeoutMs: number;
+    readonly foreignAddress?: string;
 }
 
 // protocol/manifest.ts

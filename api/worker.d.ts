@@ -170,6 +170,7 @@ declare const ERROR_CODES: {
     readonly METHOD_NOT_SUPPORTED: "user_input";
     readonly OUTPUT_OUTSIDE_FOLDER: "fatal";
     readonly PREFETCH_STALLED: "transient";
+    readonly QUEUE_FULL: "transient";
     readonly RESPONSE_INVALID: "fatal";
     readonly RESPONSE_TOO_LARGE: "fatal";
     readonly REQUEST_TOO_LARGE: "user_input";
