@@ -168,7 +168,23 @@ export const JSON_OUTPUTS = {
     }),
   ),
   list,
+  "list-secrets": z.object({
+    secrets: z.array(
+      z.object({
+        capability: z.string(),
+        key: z.string(),
+        state: z.enum(["set", "missing", "not set"]),
+        declared: z.boolean(),
+      }),
+    ),
+  }),
   logs: z.union([record, chunk, journalRow]),
+  new: z.object({
+    name: z.string(),
+    lang: z.enum(["ts", "python"]),
+    folder: z.string(),
+    files: z.array(z.string()),
+  }),
   "regenerate-manifest": z.object({ name: z.string(), manifest: z.string() }),
   remove: z.object({
     name: z.string(),
@@ -189,6 +205,12 @@ export const JSON_OUTPUTS = {
     chunks_deleted: z.int(),
   }),
   run: finished,
+  "set-secret": z.looseObject({
+    capability: z.string(),
+    key: z.string(),
+    changed: z.boolean(),
+    reloaded: z.array(z.string()),
+  }),
   "setup-host": z.object({
     npm: z.array(z.string()),
     python: z.array(z.string()),

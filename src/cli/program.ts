@@ -64,7 +64,8 @@ export function createProgram(done: (exitCode: number) => void): Command {
     )
     .exitOverride()
     .showHelpAfterError("(cjm-ctl --help lists the commands)")
-    .addHelpText("after", EXAMPLES);
+    .addHelpText("after", EXAMPLES)
+    .hook("preAction", (_program, command) => parseWithoutCompiling(command.name()));
   const frame: Frame = {
     program,
     command: (name, { summary, example, heading }) =>
@@ -87,6 +88,16 @@ export function createProgram(done: (exitCode: number) => void): Command {
       .helpGroup("Shell:"),
   );
   return program;
+}
+
+/** Commands that stay up and parse much, and those that parse nothing. */
+const COMPILING = new Set(["run", "resume", "completion"]);
+
+/** zod compiles each schema for its first use; a command that uses it once pays more than it wins. */
+async function parseWithoutCompiling(command: string): Promise<void> {
+  if (COMPILING.has(command)) return;
+  const { config } = await import("zod/v4/core");
+  config({ jitless: true });
 }
 
 const EXAMPLES = `

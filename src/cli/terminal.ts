@@ -20,14 +20,26 @@ export function harmless(text: string): string {
   );
 }
 
-/** Cuts what does not fit in `columns`; colours do not count. */
+/** Cuts what does not fit in `columns`; colours do not count, and stay. */
 export function fit(text: string, columns: number): string {
-  const plain = stripVTControlCharacters(text);
-  if (plain.length <= columns) return text;
-  return `${plain.slice(0, Math.max(0, columns - 1))}…`;
+  if (stripVTControlCharacters(text).length <= columns) return text;
+  let room = Math.max(0, columns - 1);
+  let cut = "";
+  for (const [part] of text.matchAll(COLOUR_OR_TEXT)) {
+    if (part.startsWith("\u001b")) cut += part;
+    else {
+      cut += room === 0 ? "" : part.slice(0, room);
+      room -= Math.min(room, part.length);
+    }
+  }
+  return `${cut}…`;
 }
 
-/** Columns as wide as their widest cell; the last one is cut to the terminal. */
+// oxlint-disable-next-line no-control-regex -- colours are control sequences
+const COLOUR_OR_TEXT = /\u001b\[[\d;]*m|[^\u001b]+/gu;
+const GAP = "  ";
+
+/** Columns as wide as their widest cell; on a terminal the widest ones give way until it fits. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];
   for (const row of rows) {
@@ -35,18 +47,26 @@ export function table(rows: readonly (readonly string[])[]): string {
       widths[index] = Math.max(widths[index] ?? 0, stripVTControlCharacters(cell).length);
     }
   }
-  return rows
-    .map((row) => {
-      const line = row
-        .map((cell, index) =>
-          index === row.length - 1
-            ? cell
-            : cell + " ".repeat((widths[index] ?? 0) - stripVTControlCharacters(cell).length),
-        )
-        .join("  ");
-      return process.stdout.isTTY ? fit(line.trimEnd(), width()) : line.trimEnd();
-    })
-    .join("\n");
+  const cap = process.stdout.isTTY ? capFor(widths, width()) : Infinity;
+  const line = (row: readonly string[]): string =>
+    row
+      .map((cell, index) => {
+        const columns = Math.min(widths[index] ?? 0, cap);
+        const text = fit(cell, columns);
+        return text + " ".repeat(Math.max(0, columns - stripVTControlCharacters(text).length));
+      })
+      .join(GAP)
+      .trimEnd();
+  return rows.map(line).join("\n");
+}
+
+/** The width to which the widest columns must shrink for all of them to fit. */
+function capFor(widths: readonly number[], columns: number): number {
+  let cap = Math.max(...widths);
+  const total = (): number =>
+    widths.reduce((sum, one) => sum + Math.min(one, cap) + GAP.length, -GAP.length);
+  while (cap > 4 && total() > columns) cap -= 1;
+  return cap;
 }
 
 /** `1.2 s`, `340 ms`, `2 min 05 s`. */

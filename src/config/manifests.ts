@@ -144,11 +144,17 @@ export async function readManifest(path: string): Promise<Unit> {
     );
   }
   const stored = parseWith(manifestSchema, data, { path, text });
-  const code = mergeDeep(stored.code, stored.overrides);
-  const manifest = { ...stored, code: parseWith(codeSectionSchema, code, { path, text: "" }) };
+  const manifest =
+    Object.keys(stored.overrides).length === 0
+      ? stored
+      : { ...stored, code: overriddenCode(stored, path) };
   const platforms = manifest.code.resources?.platforms ?? [];
   const supported = platforms.length === 0 || platforms.includes(currentPlatform());
   return { kind: "capability", found: { name: manifest.code.name, manifest, path, supported } };
+}
+
+function overriddenCode({ code, overrides }: Manifest, path: string): Manifest["code"] {
+  return parseWith(codeSectionSchema, mergeDeep(code, overrides), { path, text: "" });
 }
 
 function parseJson(text: string, path: string): unknown {

@@ -158,14 +158,10 @@ async function openStores(config: ResolvedConfig, stack: AsyncDisposableStack): 
       redact: redactor.redact,
     }),
   );
-  // In the background: nobody waits for old logs to go.
+  const { diagnosticsRetentionDays: days, diagnosticsRetentionMaxMb: maxTotalMb } = substrate;
+  // In the background: nobody waits for old logs to go. No days means for ever, not for no time.
   void diagnostics
-    .applyRetention(
-      compact({
-        maxAgeDays: substrate.diagnosticsRetentionDays,
-        maxTotalMb: substrate.diagnosticsRetentionMaxMb,
-      }),
-    )
+    .applyRetention(compact({ maxAgeDays: days > 0 ? days : undefined, maxTotalMb }))
     .catch(() => undefined);
   const store = stack.use(await openJournalDatabase(join(dataDir, "journal.db")));
   return { secrets, redactor, diagnostics, store };

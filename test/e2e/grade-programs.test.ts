@@ -22,13 +22,21 @@ const resultSchema = z.object({
   nodes: z.array(z.object({ id: z.string(), state: z.string(), job_id: z.string().nullable() })),
   results: z.record(z.string(), z.unknown()),
 });
-const rowSchema = z.object({
-  seq: z.number(),
-  event_type: z.string(),
-  job_id: z.string().nullable(),
-  capability_instance_id: z.string().nullable(),
-  payload: z.record(z.string(), z.unknown()),
-});
+const rowSchema = z
+  .object({
+    seq: z.number(),
+    event_type: z.string(),
+    job_id: z.string().nullable(),
+    capability_instance_id: z.string().nullable(),
+    payload: z.record(z.string(), z.unknown()),
+  })
+  .transform(({ seq, event_type, job_id, capability_instance_id, payload }) => ({
+    seq,
+    eventType: event_type,
+    jobId: job_id,
+    capabilityInstanceId: capability_instance_id,
+    payload,
+  }));
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 
@@ -62,7 +70,7 @@ describe("the main job", () => {
     const rows = await journal();
     expectOneTerminalRowEach(rows, done.nodes.length);
     expect(mostAtOnce(rows, "sandbox")).toBeGreaterThanOrEqual(2);
-    const spawned = rows.filter(({ event_type: type }) => type === "worker_spawned");
+    const spawned = rows.filter(({ eventType }) => eventType === "worker_spawned");
     expect(spawned.map(({ payload }) => payload["cage"])).not.toContain("none");
   });
 
@@ -85,7 +93,7 @@ describe("the main job", () => {
     const list = await runCli(["list"], { dataDir: folder.path });
     expect(list.stdout).toMatch(/sandbox\s+0\.1\.0\s+installed/u);
     const job =
-      (await journal()).find(({ event_type: type }) => type === "job_submitted")?.job_id ?? "";
+      (await journal()).find(({ eventType }) => eventType === "job_submitted")?.jobId ?? "";
     const logs = await runCli(["logs", "--journal", "--job", job], { dataDir: folder.path });
     expect(logs.stdout).toContain("job_submitted");
     expect(logs.stdout).toContain("state_transition");
@@ -113,20 +121,19 @@ async function journal(): Promise<z.output<typeof rowSchema>[]> {
 
 function expectOneTerminalRowEach(rows: readonly z.output<typeof rowSchema>[], jobs: number): void {
   const terminal = rows.filter(
-    ({ event_type: type, job_id: jobId, payload }) =>
-      type === "state_transition" && jobId !== null && "job_snapshot" in payload,
+    ({ eventType, jobId, payload }) =>
+      eventType === "state_transition" && jobId !== null && "job_snapshot" in payload,
   );
   expect(terminal.length).toBe(jobs);
-  expect(new Set(terminal.map(({ job_id: jobId }) => jobId)).size).toBe(jobs);
+  expect(new Set(terminal.map(({ jobId }) => jobId)).size).toBe(jobs);
 }
 
 /** Most jobs of an instance that ran at the same time, by the journal. */
 function mostAtOnce(rows: readonly z.output<typeof rowSchema>[], instance: string): number {
   const running = new Set<string | null>();
   let most = 0;
-  for (const row of rows) {
-    const { job_id: jobId, payload } = row;
-    if (row.event_type !== "state_transition" || row.capability_instance_id !== instance) continue;
+  for (const { eventType, jobId, capabilityInstanceId, payload } of rows) {
+    if (eventType !== "state_transition" || capabilityInstanceId !== instance) continue;
     if (payload["to"] === "running") running.add(jobId);
     else running.delete(jobId);
     most = Math.max(most, running.size);

@@ -41,11 +41,14 @@ const ORIGINAL: Readonly<Record<string, Original>> = {
     flags: ["--capabilities <", "--keep-env", "--yes", "-y"],
   },
   validate: { arguments: ["path"], flags: ["--format <", "-f"] },
+  // The original's --value is refused, so its help does not name it.
+  "set-secret": { arguments: ["capability", "key"], flags: ["--scope <"] },
+  "list-secrets": { arguments: ["capability"], flags: ["--scope <"] },
 };
 const GLOBAL = ["--cjm-config <", "--data-dir <", "--conda-prefix <", "--conda-type <", "--help"];
 
-/** Commands that another branch of the program's tree adds; each has its help tested there. */
-const PRINTS_NO_DATA = new Set(["completion", "types", "help", "set-secret", "new"]);
+/** They print what a shell or a compiler reads. */
+const PRINTS_NO_DATA = new Set(["completion", "types", "help"]);
 
 const program = createProgram(() => undefined);
 program.configureOutput({ writeOut: () => undefined });
