@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { CjmError } from "../../errors/index.ts";
-import { DiagnosticsReader, openJournalReader } from "../../store/index.ts";
+import type { DiagnosticsReader, openJournalReader } from "../../store/index.ts";
 import { isRecord } from "../../util/record.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
@@ -96,9 +96,12 @@ async function openSource(
   stack: AsyncDisposableStack,
 ): Promise<Read | undefined> {
   if (options.journal === true || options.run !== undefined) {
+    const { openJournalReader } = await import("../../store/journal-database.ts");
     const store = await openJournalReader(join(dataDir, "journal.db"));
     return store === undefined ? undefined : journalSource(stack.use(store), options);
   }
+  // Only this file of the store: the rest of it takes longer to load than a query takes.
+  const { DiagnosticsReader } = await import("../../store/diagnostics-reader.ts");
   const store = DiagnosticsReader.open(join(dataDir, "diagnostics.db"));
   if (store === undefined) return undefined;
   stack.use(store);
