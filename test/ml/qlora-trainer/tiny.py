@@ -16,7 +16,7 @@ LETTERS = "abcdefgh"
 
 def reversed_word(rng: random.Random) -> Dict[str, Any]:
     """One row of the task: spell a word backwards."""
-    word = "".join(rng.choice(LETTERS) for _ in range(3))
+    word = "".join(rng.sample(LETTERS, 3))
     return chat(f"reverse {' '.join(word)}", " ".join(reversed(word)))
 
 
