@@ -181,7 +181,7 @@ def test_release_gives_a_kept_base_back(worker: Any, model: str, data: str) -> N
     inputs = {"model": model, "dataset": data, "settings": SETTINGS}
     first = trainer.run("train", **inputs)
     second = trainer.run("train", **inputs)
-    assert first["weights"]["data"]["sha256"] == second["weights"]["data"]["sha256"]
+    assert first["weights_sha256"] == second["weights_sha256"]
     assert trainer.worker.capability._base is not None
     reply = trainer.post("/release", {"level": "unload"})
     assert reply["status"] == "released" and reply["freed_mb"] >= 0
