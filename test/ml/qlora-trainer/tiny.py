@@ -16,7 +16,7 @@ LETTERS = "abcdefgh"
 
 def reversed_word(rng: random.Random) -> Dict[str, Any]:
     """One row of the task: spell a word backwards."""
-    word = "".join(rng.choice(LETTERS) for _ in range(3))
+    word = "".join(rng.sample(LETTERS, 3))
     return chat(f"reverse {' '.join(word)}", " ".join(reversed(word)))
 
 
@@ -93,3 +93,28 @@ def make_model(folder: Path, template: str = CHATML, seed: int = 0, **shape: Any
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)
+
+
+def school(folder: Path, steps: int = 220) -> None:
+    """Trains a model, all of it, to copy words: a base that knows letters and turns.
+
+    A random base can not be taught by an adapter: its frozen head hardly tells tokens apart.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(1)
+    torch.manual_seed(5)
+    rng = random.Random(5)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(steps):
+        words = [" ".join(rng.choice(LETTERS) for _ in range(3)) for _ in range(32)]
+        chats = [chat(f"reverse {word}", word)["messages"] for word in words]
+        texts = tokenizer.apply_chat_template(chats, tokenize=False)
+        ids = tokenizer(texts, add_special_tokens=False, return_tensors="pt").input_ids
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)

@@ -22,6 +22,7 @@ from cjm_worker import (
     action,
 )
 from cjm_worker.errors import is_out_of_memory
+from cjm_worker.files import hash_file
 
 from .checkpoints import RunFolder, read_json, write_json
 from .reports import EvalReport, MergeReport, PlanReport, TrainReport
@@ -286,6 +287,9 @@ class QloraTrainer(Capability):
         adapter = write_adapter(training, output)
         metrics = output / "metrics.jsonl"
         shutil.copyfile(folder.metrics_file, metrics)
+        # A copy: the host takes the adapter's folder away as a whole.
+        card = output / CARD_NAME
+        shutil.copyfile(adapter / CARD_NAME, card)
         profiles = Profiles(self._data_dir() / "profiles.json")
         key = profiles.key(prepared)
         predicted = sum(predict_mb(prepared).values())
@@ -297,8 +301,8 @@ class QloraTrainer(Capability):
         report = TrainReport(
             run=folder.folder.name,
             adapter=DirRef.of(adapter),
-            weights=FileRef.of(adapter / WEIGHTS_NAME),
-            card=FileRef.of(adapter / CARD_NAME, "application/json"),
+            weights_sha256=hash_file(adapter / WEIGHTS_NAME),
+            card=FileRef.of(card, "application/json"),
             metrics=FileRef.of(metrics, "application/jsonl"),
             steps=state.step,
             steps_executed=pace.steps,
@@ -315,8 +319,8 @@ class QloraTrainer(Capability):
             seconds=round(time.monotonic() - began, 3),
             warnings=[],
         )
-        write_json(folder.finished_file, {"weights_sha256": report.weights.sha256})
-        finished = {"steps": state.step, "loss": losses[-1], "weights": report.weights.sha256}
+        write_json(folder.finished_file, {"weights_sha256": report.weights_sha256})
+        finished = {"steps": state.step, "loss": losses[-1], "weights": report.weights_sha256}
         call.record_account("training_finished", finished)
         call.report_usage({"supervised_tokens": pace.supervised, "tokens": pace.tokens})
         return report

@@ -113,7 +113,7 @@ class RunFolder:
             # A torn one of the same step may stand there; a whole one is replaced by its equal.
             shutil.rmtree(final, ignore_errors=True)
             draft.rename(final)
-        except OSError:
+        except Exception:  # torch and safetensors report a full disk in kinds of their own
             shutil.rmtree(draft, ignore_errors=True)
             raise
         sync_folder(self.folder)

@@ -15,6 +15,8 @@ from .settings import ALL_LINEAR, TrainSettings
 CARD_NAME = "training.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+#: Values that share a scale when a base is quantised.
+BLOCK = 64
 
 
 def quiet_libraries() -> None:
@@ -190,7 +192,28 @@ def load_base(folder: Path, settings: TrainSettings, device: str) -> Any:
             f"{folder} can not be loaded: {error}", fields_invalid=["model"]
         ) from error
     model.requires_grad_(False)
+    for module in model.modules():
+        # On some CPUs bitsandbytes packs weights anew at the first evaluation and rounds their
+        # scales to bfloat16, for good: training would go on with another base than it began with.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model
+
+
+def check_quantisation(layers: Layers, settings: TrainSettings, device: str) -> None:
+    """Raises CapabilityInputError for shapes that bitsandbytes gets wrong.
+
+    Its CPU kernel restores rows whose length is no multiple of the block with the wrong scales.
+    """
+    if device != "cpu" or settings.quantization == "none":
+        return
+    for path, (_, width) in layers.linear.items():
+        if path != layers.head and width % BLOCK:
+            raise CapabilityInputError(
+                f"on the CPU bitsandbytes can not restore {path}: its {width} inputs are no "
+                f"multiple of {BLOCK}; use quantization none, or a GPU",
+                fields_invalid=["settings.quantization"],
+            )
 
 
 def add_adapter(model: Any, settings: TrainSettings, start_from: Optional[Path]) -> Any:

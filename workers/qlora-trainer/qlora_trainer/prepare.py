@@ -15,6 +15,7 @@ from .dataset import BadRow, Row, read_rows, refuse_rows
 from .masks import Encoder, Sample
 from .models import (
     Layers,
+    check_quantisation,
     check_warm_start,
     fingerprint,
     load_config,
@@ -118,6 +119,7 @@ def prepare(order: Order, device: str, cache: Path, call: Call) -> Prepared:
     architecture = load_config(folder)
     layers = read_layers(architecture)
     targets = target_layers(layers, settings)
+    check_quantisation(layers, settings, device)
     tokenizer = load_tokenizer(folder)
     encoder = Encoder(tokenizer, settings.chat_template, settings.loss_on)
     data_sha256 = hash_data(order.dataset)

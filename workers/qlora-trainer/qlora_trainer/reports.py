@@ -48,7 +48,7 @@ class TrainReport:
 
     run: str
     adapter: DirRef
-    weights: FileRef
+    weights_sha256: str
     card: FileRef
     metrics: FileRef
     steps: int
