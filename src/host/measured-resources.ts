@@ -3,9 +3,12 @@ import { freemem } from "node:os";
 import type { CapabilityManager, JobMeter } from "../capability/index.ts";
 import type { ExecutionOutcome, ResourceProbe, ResourceSnapshot } from "../queue/index.ts";
 import { type GpuSource, Telemetry } from "../telemetry/index.ts";
+import { within } from "../util/wait.ts";
 
 /** How often admission looks again for what changed outside. */
 const REFRESH_MS = 1_000;
+/** How long the first sample of a monitor is waited for. */
+const FIRST_SAMPLE_MS = 3_000;
 const MIB = 1024 * 1024;
 
 /**
@@ -17,6 +20,7 @@ export class MeasuredResources implements ResourceProbe, JobMeter, AsyncDisposab
   readonly #dataDir: string;
   readonly #listeners = new Set<() => void>();
   readonly #untrack: () => void;
+  readonly #isMonitored: boolean;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(
@@ -24,6 +28,7 @@ export class MeasuredResources implements ResourceProbe, JobMeter, AsyncDisposab
     options: { readonly dataDir: string; readonly monitor: string | undefined },
   ) {
     this.#dataDir = options.dataDir;
+    this.#isMonitored = options.monitor !== undefined;
     this.#telemetry = new Telemetry(
       options.monitor === undefined ? {} : { source: monitorSource(manager, options.monitor) },
     );
@@ -34,16 +39,24 @@ export class MeasuredResources implements ResourceProbe, JobMeter, AsyncDisposab
     });
   }
 
-  /** Begins to sample; call it when the monitor is loaded. */
-  start(): void {
-    this.#telemetry.start();
+  /**
+   * Begins to sample; call it when the monitor is loaded. Resolves when the GPUs were seen, since a
+   * job that is admitted before would be placed as on a machine without any; a monitor that says
+   * nothing is not waited for long.
+   */
+  async start(): Promise<void> {
+    const seen = Promise.withResolvers<void>();
     this.#telemetry.subscribe((notice) => {
-      if (notice.type !== "gpu_sample") this.#announce();
+      // Each of them: a limit is held, and a release seen, as soon as it is measured.
+      this.#announce();
+      if (notice.type === "gpu_sample") seen.resolve();
     });
+    this.#telemetry.start();
     this.#timer = setInterval(() => {
       this.#announce();
     }, REFRESH_MS);
     this.#timer.unref();
+    if (this.#isMonitored) await within(seen.promise, FIRST_SAMPLE_MS);
   }
 
   snapshot(): ResourceSnapshot {
