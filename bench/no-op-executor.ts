@@ -35,6 +35,10 @@ export class NoOpExecutor implements Executor {
     return this.#facts;
   }
 
+  names(): readonly string[] {
+    return [];
+  }
+
   check(): { isStreaming: boolean } {
     return { isStreaming: false };
   }

@@ -5,6 +5,7 @@ import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { join } from "node:path";
 import { execa } from "execa";
+import { format, resolveConfig } from "prettier";
 import { codeSectionSchema, MANIFEST_FORMAT_VERSION } from "../src/protocol/index.ts";
 import { hashCanonical } from "../src/util/canonical-json.ts";
 import { writeGenerated, type Generated } from "./generated.ts";
@@ -31,10 +32,9 @@ async function shippedManifest(name: string): Promise<Generated> {
     },
     overrides: {},
   };
-  return {
-    path: `manifests/${name}.json`,
-    content: `${JSON.stringify(manifest, null, 2)}\n`,
-  };
+  const path = `manifests/${name}.json`;
+  const style = await resolveConfig(path, { editorconfig: false });
+  return { path, content: await format(JSON.stringify(manifest), { ...style, filepath: path }) };
 }
 
 const names = (await readdir(join(ROOT, "workers"))).filter((name) =>

@@ -1,5 +1,6 @@
 // Writes schemas/ from the zod schemas. With --check it writes nothing and fails when one is stale.
 import { z } from "zod";
+import { JSON_OUTPUTS } from "../src/cli/json-output.ts";
 import { capabilitiesFileSchema, cjmConfigSchema } from "../src/config/index.ts";
 import {
   adapterManifestSchema,
@@ -46,8 +47,8 @@ const FILES = {
   "adapter-manifest": adapterManifestSchema,
 };
 
-function jsonSchema(schema: z.ZodType): Record<string, unknown> {
-  return { ...z.toJSONSchema(schema, { io: "input", unrepresentable: "any" }) };
+function jsonSchema(schema: z.ZodType, io: "input" | "output" = "input"): Record<string, unknown> {
+  return { ...z.toJSONSchema(schema, { io, unrepresentable: "any" }) };
 }
 
 function file(name: string, content: Record<string, unknown>): Generated {
@@ -62,11 +63,22 @@ const wire = Object.entries(WIRE).map(([name, schema]) => {
   return [name, rest] as const;
 });
 
+const outputs = Object.entries(JSON_OUTPUTS).map(([name, schema]) => {
+  const { $schema: _, ...rest } = jsonSchema(schema, "output");
+  return [name, rest] as const;
+});
+
 await writeGenerated([
   ...Object.entries(FILES).map(([name, schema]) => file(name, jsonSchema(schema))),
   file("wire", {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     description: "Messages between host and worker, version 1 of the worker protocol.",
     $defs: Object.fromEntries(wire),
+  }),
+  file("cli", {
+    $schema: "https://json-schema.org/draft/2020-12/schema",
+    description:
+      "What each command of cjm-ctl prints with --json; for `logs`, what each line of it is.",
+    $defs: Object.fromEntries(outputs),
   }),
 ]);

@@ -16,6 +16,8 @@ export type {
   PipelineJournal,
   PipelineOptions,
 } from "./host/pipeline.ts";
+// By star: a named re-export could not be merged with what `cjm-ctl types` declares.
+export type * from "./host/capability-bindings.ts";
 export type { BoundAction, BoundCall, Bindings } from "./host/bindings.ts";
 export type {
   CompositionHandle,

@@ -12,6 +12,7 @@ export interface ActiveCall {
 /** The calls that run in one worker, by job id; routes the worker's frames to them. */
 export class ActiveCalls {
   readonly #calls = new Map<string, ActiveCall>();
+  #idle: PromiseWithResolvers<void> | undefined;
 
   get size(): number {
     return this.#calls.size;
@@ -25,6 +26,17 @@ export class ActiveCalls {
 
   end(jobId: string): void {
     this.#calls.delete(jobId);
+    if (this.#calls.size > 0) return;
+    this.#idle?.resolve();
+    this.#idle = undefined;
+  }
+
+  /** Resolves as soon as no call runs. */
+  async idle(): Promise<void> {
+    while (this.#calls.size > 0) {
+      this.#idle ??= Promise.withResolvers<void>();
+      await this.#idle.promise;
+    }
   }
 
   /** Takes a frame that belongs to a call. A frame of a call that is over is late and dropped. */
@@ -40,9 +52,7 @@ export class ActiveCalls {
         call.events.account(frame.event_type, frame.payload);
         return;
       case "usage":
-        for (const [unit, amount] of Object.entries(frame.units)) {
-          call.usage[unit] = (call.usage[unit] ?? 0) + amount;
-        }
+        addUsage(call, frame.units);
         return;
       case "memory":
         call.gpuPeakMb = higher(call.gpuPeakMb, frame.gpu_peak_mb);
@@ -51,6 +61,13 @@ export class ActiveCalls {
       case "log":
         return;
     }
+  }
+}
+
+/** Units are summed and never interpreted. */
+export function addUsage(call: ActiveCall, units: Readonly<Record<string, number>>): void {
+  for (const [unit, amount] of Object.entries(units)) {
+    call.usage[unit] = (call.usage[unit] ?? 0) + amount;
   }
 }
 

@@ -1,11 +1,12 @@
-import type { DiscoveredManifest } from "../config/index.ts";
 import { CjmError } from "../errors/index.ts";
 import { type SchemaProblem, validateJsonSchema } from "../protocol/json-schema.ts";
 import type { ActionManifest } from "../protocol/index.ts";
 import type { CallTarget } from "../queue/executor.ts";
 import { closest } from "../util/suggest.ts";
+import type { InstanceSpec } from "./instance-spec.ts";
 
-type Code = DiscoveredManifest["manifest"]["code"];
+/** What a call is checked against. */
+export type CallSurface = Pick<InstanceSpec, "definition" | "adapters">;
 
 /**
  * The action a call means; undefined where the manifest does not say (a worker of the original)
@@ -13,11 +14,12 @@ type Code = DiscoveredManifest["manifest"]["code"];
  *
  * @throws {CjmError} `ACTION_UNKNOWN` naming the closest known one.
  */
-export function findAction(code: Code, target: CallTarget): ActionManifest | undefined {
+export function findAction(surface: CallSurface, target: CallTarget): ActionManifest | undefined {
   if (target.task !== undefined) {
-    checkTask(code, target);
+    checkTask(surface, target);
     return undefined;
   }
+  const { code } = surface.definition.manifest;
   const { actions } = code;
   if (actions === undefined) return undefined;
   if (target.action !== undefined) {
@@ -38,23 +40,23 @@ export function findAction(code: Code, target: CallTarget): ActionManifest | und
 
 /** Everything wrong with a call's kwargs; empty where no schema is known. */
 function kwargProblems(
-  code: Code,
+  surface: CallSurface,
   target: CallTarget,
   kwargs: Readonly<Record<string, unknown>>,
 ): readonly SchemaProblem[] {
-  const action = findAction(code, target);
+  const action = findAction(surface, target);
   return action === undefined ? [] : validateJsonSchema(action.input_schema, kwargs);
 }
 
 /** @throws {CjmError} `CAPABILITY_INPUT` naming every bad field. */
 export function checkKwargs(
-  code: Code,
+  surface: CallSurface,
   target: CallTarget,
   kwargs: Readonly<Record<string, unknown>>,
 ): void {
-  const problems = kwargProblems(code, target, kwargs);
+  const problems = kwargProblems(surface, target, kwargs);
   if (problems.length === 0) return;
-  const address = [code.name, target.task ?? target.action, target.method]
+  const address = [surface.definition.name, target.task ?? target.action, target.method]
     .filter(Boolean)
     .join(".");
   const list = problems.map(({ path, message }) => `${path || "(input)"}: ${message}`);
@@ -63,9 +65,14 @@ export function checkKwargs(
   });
 }
 
-function checkTask(code: Code, { task = "", method = "" }: CallTarget): void {
+function checkTask(
+  { definition, adapters }: CallSurface,
+  { task = "", method = "" }: CallTarget,
+): void {
+  const { code } = definition.manifest;
   const { tasks } = code;
-  if (tasks === undefined) return;
+  // The manifest of an adapter does not name its methods: the worker will judge.
+  if (tasks === undefined || adapters.some((adapter) => adapter.task === task)) return;
   const methods = Object.hasOwn(tasks, task) ? tasks[task] : undefined;
   if (methods === undefined) throw unknown(`${code.name} has no task "${task}"`, task, tasks);
   if (!methods.includes(method)) {

@@ -1,8 +1,6 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
 import type { InstanceDeclaration, InstanceSurface } from "../composition/index.ts";
-import { CjmError } from "../errors/index.ts";
 import { statusReplySchema } from "../protocol/index.ts";
 import type {
   CallInputs,
@@ -19,9 +17,10 @@ import { hashCanonical } from "../util/canonical-json.ts";
 import { isRecord } from "../util/record.ts";
 import type { ActiveCall } from "./active-calls.ts";
 import { checkKwargs, findAction } from "./call-check.ts";
-import type { CapabilityInstance, ReadyWorker } from "./instance.ts";
+import type { BegunCall, CapabilityInstance } from "./instance.ts";
 import type { CapabilityManager } from "./manager.ts";
 import { adoptOutputs } from "./output-files.ts";
+import { redactError, redactRecord } from "./redaction.ts";
 
 /** Measures what a job's worker really used; `host.ts` connects it to the telemetry. */
 export interface JobMeter {
@@ -70,9 +69,9 @@ export class CapabilityExecutor implements Executor {
     target: CallTarget,
     kwargs: Readonly<Record<string, unknown>>,
   ): { isStreaming: boolean } {
-    const { code } = this.#manager.instance(instanceId).spec.definition.manifest;
-    checkKwargs(code, target, kwargs);
-    return { isStreaming: findAction(code, target)?.streaming === true };
+    const { spec } = this.#manager.instance(instanceId);
+    checkKwargs(spec, target, kwargs);
+    return { isStreaming: findAction(spec, target)?.streaming === true };
   }
 
   inputs(instanceId: string, target: CallTarget): CallInputs {
@@ -81,7 +80,7 @@ export class CapabilityExecutor implements Executor {
     return {
       config: spec.config,
       configSchema: code.config_schema ?? null,
-      inputSchema: findAction(code, target)?.input_schema ?? null,
+      inputSchema: findAction(spec, target)?.input_schema ?? null,
     };
   }
 
@@ -91,27 +90,21 @@ export class CapabilityExecutor implements Executor {
     signal: AbortSignal,
   ): Promise<ExecutionOutcome> {
     const instance = this.#manager.instance(call.instanceId);
-    const isReady = instance.state === "ready";
-    const startedAt = performance.now();
-    const worker = await abortable(instance.ensureReady(call.gpuUuid), signal);
     const attempt = join(this.#folders.work, call.jobId, String(call.attempt));
     await mkdir(attempt, { recursive: true });
-    const active = instance.calls.begin(call.jobId, events);
-    this.#meter.begin(call.jobId, call.instanceId, worker.connection.worker.pid);
-    let peaks: ExecutionOutcome["peaks"] | undefined;
+    const redacted = redactEvents(events, this.#manager.redact);
     try {
-      events.sent({
-        workerSessionId: worker.sessionId,
+      const isReady = instance.state === "ready";
+      const startedAt = performance.now();
+      const begun = await instance.begin(call, redacted, signal);
+      redacted.sent({
+        workerSessionId: begun.worker.sessionId,
         loadMs: isReady ? 0 : performance.now() - startedAt,
       });
-      const answer = await this.#send({ call, instance, worker, attempt, events, signal });
-      const result = await adoptOutputs(answer, { attempt, files: this.#folders.files });
-      peaks = withReported(await this.#meter.end(call.jobId), active);
-      return { result, usage: active.usage, workerSessionId: worker.sessionId, peaks };
+      return await this.#measured({ ...begun, call, instance, attempt, signal });
+    } catch (error) {
+      throw redactError(error, this.#manager.redact);
     } finally {
-      if (peaks === undefined) {
-        events.measured(withReported(await this.#meter.end(call.jobId), active));
-      }
       instance.calls.end(call.jobId);
       await rm(join(this.#folders.work, call.jobId), { recursive: true, force: true });
     }
@@ -134,12 +127,18 @@ export class CapabilityExecutor implements Executor {
     const definition = this.#manager.definitions.get(name);
     if (definition === undefined) return undefined;
     const { code } = definition.manifest;
+    const bound = this.#manager.instances.get(instanceId)?.spec.adapters ?? [];
     return compact({
       capability: code.name,
       enabled: this.#manager.isEnabled(instanceId),
       actions: code.actions,
-      tasks: code.tasks,
+      // An adapter's manifest does not name its methods: the worker will judge.
+      tasks: bound.length === 0 ? code.tasks : undefined,
     });
+  }
+
+  names(): readonly string[] {
+    return [...this.#manager.definitions.keys()];
   }
 
   declare(instanceId: string, declaration: InstanceDeclaration): void {
@@ -173,45 +172,47 @@ export class CapabilityExecutor implements Executor {
     return this.#manager.instances.get(instanceId)?.spec.definition.name ?? instanceId;
   }
 
-  async #send(running: {
-    readonly call: ExecutableCall;
-    readonly instance: CapabilityInstance;
-    readonly worker: ReadyWorker;
-    readonly attempt: string;
-    readonly events: ExecutionEvents;
-    readonly signal: AbortSignal;
-  }): Promise<unknown> {
-    const { call, instance, worker, events, signal } = running;
-    const { connection } = worker;
+  async #measured(running: RunningCall): Promise<ExecutionOutcome> {
+    const { call, worker, active } = running;
+    this.#meter.begin(call.jobId, call.instanceId, worker.connection.worker.pid);
+    let peaks: ExecutionOutcome["peaks"] | undefined;
+    try {
+      const answer = await this.#send(running);
+      const folders = { attempt: running.attempt, files: this.#folders.files };
+      const result = await adoptOutputs(answer, folders);
+      peaks = withReported(await this.#meter.end(call.jobId), active);
+      return { result, usage: active.usage, workerSessionId: worker.sessionId, peaks };
+    } finally {
+      if (peaks === undefined) {
+        active.events.measured(withReported(await this.#meter.end(call.jobId), active));
+      }
+    }
+  }
+
+  async #send({ call, instance, channel, active, attempt, signal }: RunningCall): Promise<unknown> {
     const askToCancel = (): void => {
       // Best effort: if the worker does not listen, the queue ends it by force.
-      connection.post("/cancel", { job_id: call.jobId }, statusReplySchema).catch(() => undefined);
+      channel.cancel(call.jobId).catch(() => undefined);
     };
     signal.addEventListener("abort", askToCancel, { once: true });
     if (signal.aborted) askToCancel();
+    const { target, kwargs } = call;
     const envelope = {
       ...call.identity,
       job_id: call.jobId,
       capability_instance_id: call.instanceId,
-      output_folder: running.attempt,
+      output_folder: attempt,
       ...(call.timeoutMs !== undefined && { deadline_ms: call.timeoutMs }),
     };
     try {
-      const { task, method, action } = call.target;
-      if (task !== undefined) {
-        const body = { task, method, kwargs: call.kwargs, envelope };
-        return (await connection.post("/task", body, z.unknown())).value;
-      }
-      const kwargs = action === undefined ? call.kwargs : { ...call.kwargs, action };
-      const body = { args: [], kwargs, envelope };
-      const { code } = instance.spec.definition.manifest;
-      if (findAction(code, call.target)?.streaming !== true) {
-        return (await connection.post("/execute", body, z.unknown())).value;
+      const request = { target, kwargs, envelope };
+      if (findAction(instance.spec, target)?.streaming !== true) {
+        return await channel.send(request, active);
       }
       let chunks = 0;
-      for await (const chunk of connection.stream("/execute_stream", body)) {
+      for await (const chunk of channel.stream(request, active)) {
         chunks += 1;
-        await events.chunk(chunk);
+        await active.events.chunk(chunk);
       }
       return { chunks };
     } finally {
@@ -220,28 +221,38 @@ export class CapabilityExecutor implements Executor {
   }
 }
 
+interface RunningCall extends BegunCall {
+  readonly call: ExecutableCall;
+  readonly instance: CapabilityInstance;
+  readonly attempt: string;
+  readonly signal: AbortSignal;
+}
+
+/** What a call reports is journaled and shown: no secret may pass. Chunks are results. */
+function redactEvents(events: ExecutionEvents, redact: (text: string) => string): ExecutionEvents {
+  return {
+    sent: (session) => {
+      events.sent(session);
+    },
+    progress: (fraction, message) => {
+      events.progress(fraction, redact(message));
+    },
+    account: (eventType, payload) => {
+      events.account(eventType, redactRecord(payload, redact));
+    },
+    chunk: (value) => events.chunk(value),
+    measured: (peaks) => {
+      events.measured(peaks);
+    },
+  };
+}
+
 const SCHEDULER_STATES = {
   absent: "absent",
   starting: "loading",
   ready: "ready",
   stopping: "releasing",
 } as const satisfies Record<CapabilityInstance["state"], InstanceChange["state"]>;
-
-/** Waits for `promise` unless the call is cancelled first; what was begun goes on without it. */
-async function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  const stopped = Promise.withResolvers<never>();
-  const onAbort = (): void => {
-    stopped.reject(new CjmError("CAPABILITY_CANCELLED", "Cancelled before the call was sent"));
-  };
-  signal.addEventListener("abort", onAbort, { once: true });
-  if (signal.aborted) onAbort();
-  try {
-    return await Promise.race([promise, stopped.promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-    promise.catch(() => undefined);
-  }
-}
 
 function withReported(
   measured: ExecutionOutcome["peaks"],

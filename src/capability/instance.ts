@@ -1,35 +1,39 @@
-import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
-import { type DiscoveredManifest, workerCommand } from "../config/index.ts";
-import { CjmError } from "../errors/index.ts";
-import {
-  buildWorkerEnvironment,
-  describeExit,
-  socketPath,
-  WorkerConnection,
-  type WorkerExit,
-  type WorkerSink,
-  type WorkerSpec,
-} from "../process/index.ts";
-import { type Cage, statusReplySchema, type WorkerFrame } from "../protocol/index.ts";
-import type { JournalEntry } from "../store/index.ts";
-import { randomHex } from "../util/ids.ts";
+import { z } from "zod";
+import { CjmError, toError } from "../errors/index.ts";
+import { describeExit } from "../process/index.ts";
+import { statusReplySchema } from "../protocol/index.ts";
+import type { ExecutionEvents } from "../queue/executor.ts";
 import { within } from "../util/wait.ts";
-import { ActiveCalls } from "./active-calls.ts";
+import { type ActiveCall, ActiveCalls } from "./active-calls.ts";
+import { type CallChannel, OwnChannel } from "./channel.ts";
+import { InstanceLog } from "./instance-log.ts";
+import type { InstanceSpec } from "./instance-spec.ts";
+import { OriginalChannel } from "./original/channel.ts";
+import { redactError } from "./redaction.ts";
 import type { InstanceServices } from "./services.ts";
+import type { StallLedger } from "./stall-watch.ts";
+import {
+  callHook,
+  type HookCall,
+  type ReadyWorker,
+  recordDeath,
+  type SessionParts,
+  startSession,
+} from "./worker-session.ts";
+import { isOriginal } from "./worker-spec.ts";
 
-/** A worker that has been initialized with the instance's config. */
-export interface ReadyWorker {
-  readonly connection: WorkerConnection;
-  readonly sessionId: string;
+/** A call that has its worker; end it with `calls.end`. */
+export interface BegunCall {
+  readonly worker: ReadyWorker;
+  readonly channel: CallChannel;
+  readonly active: ActiveCall;
 }
 
-export interface InstanceSpec {
-  readonly instanceId: string;
-  readonly definition: DiscoveredManifest;
-  readonly config: Readonly<Record<string, unknown>>;
-  readonly configHash: string;
-  readonly maxConcurrentRequests: number;
+export interface InstanceOptions {
+  readonly services: InstanceServices;
+  readonly stalls: StallLedger;
+  /** Called after every change of the instance's state; it must not throw. */
+  readonly onChange: (instance: CapabilityInstance) => void;
 }
 
 type State =
@@ -42,27 +46,32 @@ type State =
   | { readonly kind: "ready"; readonly worker: ReadyWorker }
   | { readonly kind: "stopping"; readonly promise: Promise<void> };
 
+const optionsSchema = z.record(z.string(), z.unknown());
+
 /**
  * One loaded capability with one effective config. It alone decides when its worker starts and
  * ends: callers say `ensureReady()`, never "if stopped then start".
  */
 export class CapabilityInstance implements AsyncDisposable {
-  readonly spec: InstanceSpec;
   readonly calls = new ActiveCalls();
-  readonly #services: InstanceServices;
-  readonly #onChange: (instance: CapabilityInstance) => void;
+  readonly log: InstanceLog;
+  readonly #options: InstanceOptions;
+  #spec: InstanceSpec;
   #state: State = { kind: "absent" };
   #gpuUuid: string | null = null;
+  /** While set, no call begins: something works on the instance alone. */
+  #gate: Promise<unknown> | undefined;
+  #hooks: Promise<void> = Promise.resolve();
+  #drift: readonly string[] = [];
 
-  /** `onChange` is called after every change of {@link state}; it must not throw. */
-  constructor(
-    spec: InstanceSpec,
-    services: InstanceServices,
-    onChange: (instance: CapabilityInstance) => void,
-  ) {
-    this.spec = spec;
-    this.#services = services;
-    this.#onChange = onChange;
+  constructor(spec: InstanceSpec, options: InstanceOptions) {
+    this.#spec = spec;
+    this.#options = options;
+    this.log = new InstanceLog(() => this.#spec, options.services, this.calls);
+  }
+
+  get spec(): InstanceSpec {
+    return this.#spec;
   }
 
   /** The GPU its worker was started on; null without a worker, or started without one. */
@@ -74,6 +83,11 @@ export class CapabilityInstance implements AsyncDisposable {
     return this.#state.kind;
   }
 
+  /** What its last worker said of itself that the manifest says otherwise. */
+  get drift(): readonly string[] {
+    return this.#drift;
+  }
+
   /** Pid of the worker's tree as the host sees it; null without a worker. */
   get pid(): number | null {
     return this.#state.kind === "ready" ? this.#state.worker.connection.worker.pid : null;
@@ -83,7 +97,7 @@ export class CapabilityInstance implements AsyncDisposable {
    * The running worker, started and initialized if need be; many callers share one start.
    * `gpuUuid` is the GPU a new worker gets to see; one that runs already keeps its own.
    *
-   * @throws what {@link WorkerConnection.start} and the worker's `/initialize` throw.
+   * @throws what {@link startSession} throws, without secrets.
    */
   async ensureReady(gpuUuid: string | null = null): Promise<ReadyWorker> {
     for (;;) {
@@ -106,13 +120,93 @@ export class CapabilityInstance implements AsyncDisposable {
     }
   }
 
+  /** Brings the worker to ready and begins a call of it, as one step for everybody else. */
+  async begin(
+    call: { readonly jobId: string; readonly gpuUuid: string | null },
+    events: ExecutionEvents,
+    signal: AbortSignal,
+  ): Promise<BegunCall> {
+    for (;;) {
+      await this.#gate;
+      const worker = await abortable(this.ensureReady(call.gpuUuid), signal);
+      const isCurrent = this.#state.kind === "ready" && this.#state.worker === worker;
+      if (this.#gate !== undefined || !isCurrent) continue;
+      const active = this.calls.begin(call.jobId, events);
+      return { worker, channel: this.#channel(worker), active };
+    }
+  }
+
+  /**
+   * Makes `next` the instance's config: the worker applies it and fires the release triggers of
+   * what changed, once no call runs. A worker that cannot is replaced by a new one.
+   *
+   * @throws what the worker answers; the config is then unchanged.
+   */
+  async reconfigure(next: InstanceSpec): Promise<void> {
+    await this.#alone(async () => {
+      if (this.#state.kind !== "ready") {
+        this.#spec = next;
+        return;
+      }
+      const body = { old_config: this.#spec.config, new_config: next.config };
+      const { status } = await this.#hook(this.#state.worker, { path: "/reconfigure", body });
+      this.#spec = next;
+      if (status === "not_supported") await this.#respawn("its worker cannot be reconfigured");
+    });
+  }
+
+  /** Ends the worker once no call runs, and starts one of `next`: new config, secrets, environment. */
+  async respawn(reason: string, next: InstanceSpec = this.#spec): Promise<void> {
+    await this.#alone(async () => {
+      const gpuUuid = this.#gpuUuid;
+      await this.stop(reason);
+      this.#spec = next;
+      await this.ensureReady(gpuUuid);
+    });
+  }
+
+  /** Acquires heavy resources now. @throws {CjmError} `PREFETCH_STALLED`, or what the worker answers. */
+  async prefetch(): Promise<string> {
+    const worker = await this.ensureReady();
+    return (await this.#hook(worker, { path: "/prefetch", body: {} })).status;
+  }
+
+  /** Calls a hook when no call runs any more; a failure is noted. Hooks run in the order asked for. */
+  deferHook(path: "/on_disable" | "/on_enable", isStillWanted: () => boolean): void {
+    this.#hooks = this.#hooks.then(async () => {
+      try {
+        await this.calls.idle();
+        if (this.#state.kind !== "ready" || !isStillWanted()) return;
+        await this.#hook(this.#state.worker, { path, body: {} });
+      } catch (error) {
+        this.log.note(`${path} failed: ${toError(error).message}`);
+      }
+    });
+  }
+
+  /** Resolves when every hook that was asked for has run or has been dropped. */
+  async hooksSettled(): Promise<void> {
+    await this.#hooks;
+  }
+
+  /** Live choices for config fields; none where the worker has none or fails. */
+  async configOptions(): Promise<Readonly<Record<string, unknown>>> {
+    try {
+      const { connection } = await this.ensureReady();
+      return (await connection.get("/config_options", optionsSchema)).value;
+    } catch (error) {
+      this.log.note(`config options are not to be had: ${toError(error).message}`);
+      return {};
+    }
+  }
+
   /** Asks the worker to clean up, then ends its whole tree. Safe to call in every state. */
   async stop(reason: string): Promise<void> {
     await this.#end(reason, async (worker) => {
-      const { cleanupTimeoutMs, terminateGraceMs } = this.#services.limits;
+      const { cleanupTimeoutMs, terminateGraceMs } = this.#options.services.limits;
       const bye = worker.connection.post("/cleanup", {}, statusReplySchema);
       await within(bye, cleanupTimeoutMs).catch((error: unknown) => {
-        this.#note(`cleanup failed: ${error instanceof Error ? error.message : String(error)}`);
+        this.log.note(`cleanup failed: ${toError(error).message}`);
       });
       await worker.connection.terminate(terminateGraceMs);
     });
@@ -129,10 +223,49 @@ export class CapabilityInstance implements AsyncDisposable {
     await this.stop("disposed");
   }
 
+  #channel({ connection }: ReadyWorker): CallChannel {
+    return isOriginal(this.#spec.definition)
+      ? new OriginalChannel(connection)
+      : new OwnChannel(connection);
+  }
+
+  /** Runs `work` when no call runs; calls that come meanwhile wait for it. */
+  async #alone(work: () => Promise<void>): Promise<void> {
+    while (this.#gate !== undefined) await this.#gate;
+    const done = Promise.withResolvers<void>();
+    this.#gate = done.promise;
+    try {
+      await this.calls.idle();
+      await work();
+    } finally {
+      this.#gate = undefined;
+      done.resolve();
+    }
+  }
+
+  async #respawn(reason: string): Promise<void> {
+    const gpuUuid = this.#gpuUuid;
+    await this.stop(reason);
+    await this.ensureReady(gpuUuid);
+  }
+
+  get #parts(): SessionParts {
+    const { services, stalls } = this.#options;
+    return { spec: this.#spec, log: this.log, services, stalls };
+  }
+
+  async #hook(worker: ReadyWorker, call: HookCall): ReturnType<typeof callHook> {
+    try {
+      return await callHook(worker, this.#parts, call);
+    } catch (error) {
+      throw redactError(error, this.#options.services.redact);
+    }
+  }
+
   #change(state: State): void {
     this.#state = state;
     if (state.kind === "absent") this.#gpuUuid = null;
-    this.#onChange(this);
+    this.#options.onChange(this);
   }
 
   async #end(reason: string, how: (worker: ReadyWorker) => Promise<void>): Promise<void> {
@@ -168,31 +301,19 @@ export class CapabilityInstance implements AsyncDisposable {
       return;
     }
     await how(state.worker);
-    await this.#died(state.worker, await state.worker.connection.worker.exited, reason);
+    await recordDeath(state.worker, this.log, await state.worker.connection.worker.exited, reason);
   }
 
   async #start(stop: AbortSignal): Promise<ReadyWorker> {
-    const startedAt = performance.now();
     try {
-      const spec = await this.#workerSpec();
-      const connection = await WorkerConnection.start(spec, this.#sink(spec.sessionId), stop);
-      const worker = { connection, sessionId: spec.sessionId };
-      try {
-        await this.#services.journal([this.#spawned(spec, connection)]);
-        await connection.post("/initialize", this.spec.config, statusReplySchema, { signal: stop });
-        const waitSeconds = (performance.now() - startedAt) / 1_000;
-        await this.#services.journal(this.#readyRows(spec.sessionId, waitSeconds));
-        stop.throwIfAborted();
-      } catch (error) {
-        await this.#died(worker, await connection.kill(), "failed to initialize");
-        throw error;
-      }
+      const worker = await startSession(this.#parts, this.#gpuUuid, stop);
+      this.#drift = worker.drift;
       this.#change({ kind: "ready", worker });
       void this.#watch(worker);
       return worker;
     } catch (error) {
       if (this.#state.kind === "starting") this.#change({ kind: "absent" });
-      throw error;
+      throw redactError(error, this.#options.services.redact);
     }
   }
 
@@ -202,148 +323,24 @@ export class CapabilityInstance implements AsyncDisposable {
     if (this.#state.kind !== "ready" || this.#state.worker !== worker) return;
     this.#change({ kind: "absent" });
     await worker.connection.kill();
-    await this.#died(worker, exit, "ended by itself");
-  }
-
-  async #died(worker: ReadyWorker, exit: WorkerExit, phase: string): Promise<void> {
-    const { code, signal } = exit;
-    this.#note(`worker ${worker.sessionId} ended ${describeExit(exit)} (${phase})`);
-    await this.#services
-      .journal([this.#entry("worker_died", worker.sessionId, { phase, returncode: code, signal })])
-      .catch((error: unknown) => {
-        this.#note(`worker_died could not be journaled: ${String(error)}`);
-      });
-  }
-
-  async #workerSpec(): Promise<WorkerSpec> {
-    const { definition } = this.spec;
-    const { name, manifest } = definition;
-    const command = workerCommand(definition);
-    if (command === undefined) {
-      throw new CjmError(
-        "CAPABILITY_NOT_INSTALLED",
-        `Capability "${name}" has no environment yet; run: cjm-ctl install-all --only ${name}`,
-      );
-    }
-    const services = this.#services;
-    const ownFolder = join(services.capabilityDataDir, name);
-    await mkdir(ownFolder, { recursive: true });
-    const socket = socketPath(services.runFolder, `w${randomHex(6)}.sock`);
-    const sessionId = services.sessions.next();
-    const declared = await services.workerEnvironment(definition);
-    const env = buildWorkerEnvironment({
-      host: process.env,
-      pass: services.passEnv,
-      install: manifest.install.env_vars,
-      declared,
-      protocol: {
-        CJM_PROTOCOL: "1",
-        CJM_LISTEN: `unix:${socket}`,
-        CJM_LOG_LEVEL: services.logLevel,
-        CJM_CAPABILITY_DATA_DIR: services.capabilityDataDir,
-        CAPABILITY_DATA_DIR: ownFolder,
-        // Set before Node starts: a worker's own call would come after its modules are compiled.
-        NODE_COMPILE_CACHE: join(services.dataDir, "compile-cache"),
-        // AMD's runtime reads the CUDA name too.
-        ...(this.#gpuUuid !== null && { CUDA_VISIBLE_DEVICES: this.#gpuUuid }),
-        ...(services.modelsDir !== undefined && { CJM_MODELS_DIR: services.modelsDir }),
-      },
-    });
-    return {
-      capability: name,
-      sessionId,
-      command,
-      cwd: manifest.install.env_folder ?? services.packageRoot,
-      env,
-      cage: cageFor(manifest.install.cage, services.cage),
-      startTimeoutMs: services.limits.startTimeoutMs,
-    };
-  }
-
-  #sink(sessionId: string): WorkerSink {
-    const { diagnostics } = this.#services;
-    return {
-      frame: (frame) => {
-        this.#frame(frame, sessionId);
-      },
-      output: (stream, line) => {
-        diagnostics.appendChunk({ content: line, stream, workerSessionId: sessionId });
-      },
-      note: (message) => {
-        this.#note(message, sessionId);
-      },
-    };
-  }
-
-  #frame(frame: WorkerFrame, sessionId: string): void {
-    if (frame.type === "log") {
-      this.#services.diagnostics.appendRecord({
-        message: frame.message,
-        level: frame.level,
-        loggerName: frame.logger,
-        ts: frame.ts,
-        workerSessionId: sessionId,
-        jobId: frame.job_id ?? null,
-        excText: frame.exc ?? null,
-      });
-    } else if (frame.type === "warning") {
-      this.#note(frame.message, sessionId);
-    } else if (frame.type === "dropped") {
-      this.#note(`${frame.n} log records were dropped by the worker`, sessionId);
-    } else {
-      this.calls.route(frame);
-    }
-  }
-
-  #note(message: string, sessionId: string | null = null): void {
-    this.#services.diagnostics.appendRecord({
-      message: `${this.spec.instanceId}: ${message}`,
-      level: "warning",
-      loggerName: "cjm.host",
-      ts: new Date().toISOString(),
-      workerSessionId: sessionId,
-      jobId: null,
-      excText: null,
-    });
-  }
-
-  #spawned(spec: WorkerSpec, connection: WorkerConnection): JournalEntry {
-    return this.#entry("worker_spawned", spec.sessionId, {
-      pid: connection.worker.pid,
-      address: connection.worker.ready.address,
-      command: spec.command,
-      version: connection.worker.ready.version,
-      env_overlay_keys: Object.keys(spec.env).sort(),
-      cage: spec.cage,
-    });
-  }
-
-  #readyRows(sessionId: string, waitSeconds: number): JournalEntry[] {
-    return [
-      this.#entry("config_applied", sessionId, {
-        phase: "initialize",
-        config_keys: Object.keys(this.spec.config).sort(),
-      }),
-      this.#entry("worker_ready", sessionId, { wait_seconds: waitSeconds }),
-    ];
-  }
-
-  #entry(
-    eventType: string,
-    workerSessionId: string,
-    payload: Readonly<Record<string, unknown>>,
-  ): JournalEntry {
-    return {
-      eventType,
-      capabilityInstanceId: this.spec.instanceId,
-      capabilityName: this.spec.definition.name,
-      configHash: this.spec.configHash,
-      workerSessionId,
-      payload,
-    };
+    this.log.note(`worker ended ${describeExit(exit)}`, worker.sessionId);
+    const phase = exit.isEndedByHost ? "ended by the host" : "ended by itself";
+    await recordDeath(worker, this.log, exit, phase);
   }
 }
 
-function cageFor(wanted: "auto" | "group", strongest: Cage): Cage {
-  return wanted === "group" ? "group" : strongest;
+/** Waits for `promise` unless the call is cancelled first; what was begun goes on without it. */
+async function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  const stopped = Promise.withResolvers<never>();
+  const onAbort = (): void => {
+    stopped.reject(new CjmError("CAPABILITY_CANCELLED", "Cancelled before the call was sent"));
+  };
+  signal.addEventListener("abort", onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  try {
+    return await Promise.race([promise, stopped.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+    promise.catch(() => undefined);
+  }
 }

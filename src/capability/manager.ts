@@ -1,17 +1,16 @@
-import {
-  type DiscoveredAdapter,
-  type DiscoveredManifest,
-  type FileProblem,
-  loadManifests,
-  resolveInstanceConfig,
-} from "../config/index.ts";
+import type { DiscoveredAdapter, DiscoveredManifest, FileProblem } from "../config/index.ts";
 import { CjmError } from "../errors/index.ts";
-import type { InstanceConfigRecord, StorePort } from "../store/index.ts";
+import type { StorePort } from "../store/index.ts";
 import { hashCanonical } from "../util/canonical-json.ts";
 import { NAME_PATTERN, randomHex } from "../util/ids.ts";
-import { closest } from "../util/suggest.ts";
-import { CapabilityInstance, type InstanceSpec } from "./instance.ts";
+import { selectAdapters } from "./adapters.ts";
+import { ConfigBook, type EffectiveConfig } from "./config-book.ts";
+import { CapabilityInstance } from "./instance.ts";
+import type { InstanceSpec } from "./instance-spec.ts";
+import { type Attempt, forEachLimited, type Many } from "./many.ts";
+import { CapabilityRegistry } from "./registry.ts";
 import type { InstanceServices } from "./services.ts";
+import { StallLedger } from "./stall-watch.ts";
 
 /** Which capability to load, as what, and how configured. */
 export interface LoadRequest {
@@ -22,6 +21,8 @@ export interface LoadRequest {
   readonly newInstance?: boolean | undefined;
   readonly config?: Readonly<Record<string, unknown>> | undefined;
   readonly maxConcurrentRequests?: number | undefined;
+  /** Task adapters to bind, by name. @default every one of its environment that fits */
+  readonly adapters?: readonly string[] | undefined;
   /** Unknown config keys are an error. @default true */
   readonly strict?: boolean | undefined;
 }
@@ -38,64 +39,41 @@ export interface ManagerOptions {
  * Disposing it ends every worker.
  */
 export class CapabilityManager implements AsyncDisposable {
+  readonly registry: CapabilityRegistry;
   readonly #services: InstanceServices;
-  readonly #store: StorePort;
-  readonly #searchPaths: readonly string[];
+  readonly #configs: ConfigBook;
+  readonly #stalls = new StallLedger();
   readonly #instances = new Map<string, CapabilityInstance>();
-  readonly #persisted: Map<string, InstanceConfigRecord>;
+  readonly #requests = new Map<string, LoadRequest>();
   readonly #listeners = new Set<(instance: CapabilityInstance) => void>();
-  #definitions: ReadonlyMap<string, DiscoveredManifest> = new Map();
-  #adapters: ReadonlyMap<string, DiscoveredAdapter> = new Map();
-  #problems: readonly FileProblem[] = [];
 
-  private constructor(options: ManagerOptions, persisted: readonly InstanceConfigRecord[]) {
+  private constructor(options: ManagerOptions, configs: ConfigBook) {
+    this.registry = new CapabilityRegistry(options.searchPaths);
     this.#services = options.services;
-    this.#store = options.store;
-    this.#searchPaths = options.searchPaths;
-    this.#persisted = new Map(persisted.map((record) => [record.instanceId, record]));
+    this.#configs = configs;
   }
 
   static async open(options: ManagerOptions): Promise<CapabilityManager> {
-    const manager = new CapabilityManager(options, await options.store.listInstanceConfigs());
-    await manager.discover();
+    const manager = new CapabilityManager(options, await ConfigBook.open(options.store));
+    await manager.registry.discover();
     return manager;
   }
 
-  /** Reads the manifests again; loaded instances keep the one they were loaded with. */
-  async discover(): Promise<void> {
-    const found = await loadManifests(this.#searchPaths);
-    this.#definitions = found.capabilities;
-    this.#adapters = found.adapters;
-    this.#problems = found.problems;
-  }
-
   get definitions(): ReadonlyMap<string, DiscoveredManifest> {
-    return this.#definitions;
+    return this.registry.definitions;
   }
 
   get adapters(): ReadonlyMap<string, DiscoveredAdapter> {
-    return this.#adapters;
+    return this.registry.adapters;
   }
 
   /** Manifests that could not be read. */
   get problems(): readonly FileProblem[] {
-    return this.#problems;
+    return this.registry.problems;
   }
 
   get instances(): ReadonlyMap<string, CapabilityInstance> {
     return this.#instances;
-  }
-
-  /** @throws {CjmError} `CAPABILITY_UNKNOWN`, naming the closest known one. */
-  definition(name: string): DiscoveredManifest {
-    const definition = this.#definitions.get(name);
-    if (definition !== undefined) return definition;
-    const meant = closest(name, [...this.#definitions.keys()]);
-    const hint =
-      meant === undefined ? "cjm-ctl list shows what there is" : `did you mean "${meant}"?`;
-    throw new CjmError("CAPABILITY_UNKNOWN", `No capability is called "${name}"; ${hint}`, {
-      fieldsInvalid: ["capability"],
-    });
   }
 
   /**
@@ -112,32 +90,43 @@ export class CapabilityManager implements AsyncDisposable {
     return () => this.#listeners.delete(listener);
   }
 
+  /** Takes every secret that workers were given out of a text. */
+  get redact(): (text: string) => string {
+    return this.#services.redact;
+  }
+
   isEnabled(instanceId: string): boolean {
-    return this.#persisted.get(instanceId)?.enabled ?? true;
+    return this.#configs.isEnabled(instanceId);
   }
 
   /**
    * Makes an instance known without starting its worker. Declaring it again with the same effective
    * config is a no-op.
    *
-   * @throws {CjmError} `CAPABILITY_UNKNOWN`, `INSTANCE_INVALID`, or `CONFIG_INVALID` naming every bad key.
+   * @throws {CjmError} `CAPABILITY_UNKNOWN`, `INSTANCE_INVALID`, `ADAPTER_INCOMPATIBLE`, or
+   *   `CONFIG_INVALID` naming every bad key.
    */
   declare(request: LoadRequest): CapabilityInstance {
-    const definition = this.definition(request.capability);
-    const spec = this.#spec(definition, request);
+    const { spec, dropped } = this.#specOf(request);
     const existing = this.#instances.get(spec.instanceId);
     if (existing !== undefined) {
-      if (existing.spec.configHash === spec.configHash) return existing;
+      if (isSame(existing.spec, spec)) return existing;
       throw new CjmError(
         "INSTANCE_INVALID",
         `Instance "${spec.instanceId}" is loaded with another config; choose another instance id or reload it`,
         { fieldsInvalid: ["instance_id"] },
       );
     }
-    const instance = new CapabilityInstance(spec, this.#services, (changed) => {
-      for (const listener of this.#listeners) listener(changed);
+    const instance = new CapabilityInstance(spec, {
+      services: this.#services,
+      stalls: this.#stalls,
+      onChange: (changed) => {
+        for (const listener of this.#listeners) listener(changed);
+      },
     });
+    if (dropped.length > 0) instance.log.note(`config keys left out: ${dropped.join(", ")}`);
     this.#instances.set(spec.instanceId, instance);
+    this.#requests.set(spec.instanceId, request);
     return instance;
   }
 
@@ -148,13 +137,19 @@ export class CapabilityManager implements AsyncDisposable {
     try {
       await instance.ensureReady();
     } catch (error) {
-      if (!isKnown) this.#instances.delete(instance.spec.instanceId);
+      if (!isKnown) this.#forget(instance.spec.instanceId);
       throw error;
     }
-    if (request.config !== undefined && request.newInstance !== true) {
-      await this.#persist(instance.spec);
-    }
+    if (request.config !== undefined) await this.#keepConfig(instance, "load");
     return instance;
+  }
+
+  /** Loads several, at most `maxConcurrent` at once; see {@link Many}. */
+  async loadAll(
+    requests: readonly LoadRequest[],
+    options: Many = {},
+  ): Promise<readonly Attempt<LoadRequest, CapabilityInstance>[]> {
+    return await forEachLimited(requests, (request) => this.load(request), options);
   }
 
   /** Ends the instance's worker and forgets the instance. False if it is not loaded. */
@@ -162,15 +157,80 @@ export class CapabilityManager implements AsyncDisposable {
     const instance = this.#instances.get(instanceId);
     if (instance === undefined) return false;
     await instance.stop("unloaded");
-    this.#instances.delete(instanceId);
+    this.#forget(instanceId);
     return true;
   }
 
-  /** Ends the worker and starts a new one; a new environment or secret takes effect. */
+  /** Unloads several, or all there are. */
+  async unloadAll(
+    instanceIds: readonly string[] = [...this.#instances.keys()],
+    options: Many = {},
+  ): Promise<readonly Attempt<string, boolean>[]> {
+    return await forEachLimited(instanceIds, (id) => this.unload(id), options);
+  }
+
+  /** Ends the worker, when its calls are over, and starts one of the newest manifest and secrets. */
   async reload(instanceId: string): Promise<void> {
     const instance = this.instance(instanceId);
-    await instance.stop("reloaded");
-    await instance.ensureReady();
+    await this.registry.discover();
+    const request = this.#requests.get(instanceId) ?? { capability: instanceId };
+    const { config } = instance.spec;
+    const { spec } = this.#specOf({
+      ...request,
+      newInstance: false,
+      instanceId,
+      strict: false,
+      config,
+    });
+    await instance.respawn("reloaded", { ...spec, isGenerated: instance.spec.isGenerated });
+  }
+
+  /** A secret of this capability changed: its running workers are replaced by ones that have it. */
+  async secretChanged(capability: string): Promise<void> {
+    const running = [...this.#instances.values()].filter(
+      ({ spec, state }) => spec.definition.name === capability && state !== "absent",
+    );
+    await Promise.all(running.map((instance) => instance.respawn("a secret changed")));
+  }
+
+  /**
+   * Changes some keys of an instance's config, through the worker's `/reconfigure` where it runs,
+   * and keeps the result.
+   *
+   * @throws {CjmError} `CONFIG_INVALID` naming every bad key; what the worker answers. Nothing has
+   *   changed then.
+   */
+  async updateConfig(
+    instanceId: string,
+    changes: Readonly<Record<string, unknown>>,
+  ): Promise<void> {
+    const instance = this.instance(instanceId);
+    const request = this.#requests.get(instanceId) ?? { capability: instanceId };
+    const config = { ...instance.spec.config, ...changes };
+    const { spec } = this.#specOf({
+      ...request,
+      newInstance: false,
+      instanceId,
+      strict: true,
+      config,
+    });
+    await instance.reconfigure({ ...spec, isGenerated: instance.spec.isGenerated });
+    await this.#keepConfig(instance, "reconfigure");
+  }
+
+  /** Live choices of config fields, beside the schema; none where the worker fails. */
+  async getConfigOptions(instanceId: string): Promise<Readonly<Record<string, unknown>>> {
+    return await this.instance(instanceId).configOptions();
+  }
+
+  /** Jobs are taken again; the worker's hook runs when no call does. */
+  async enable(instanceId: string): Promise<void> {
+    await this.#setEnabled(instanceId, true);
+  }
+
+  /** No new job is taken; what runs goes on, and the worker's hook runs when it is over. */
+  async disable(instanceId: string): Promise<void> {
+    await this.#setEnabled(instanceId, false);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -178,62 +238,94 @@ export class CapabilityManager implements AsyncDisposable {
     this.#instances.clear();
   }
 
-  #spec(definition: DiscoveredManifest, request: LoadRequest): InstanceSpec {
+  #forget(instanceId: string): void {
+    this.#instances.delete(instanceId);
+    this.#requests.delete(instanceId);
+  }
+
+  async #setEnabled(instanceId: string, enabled: boolean): Promise<void> {
+    const instance = this.instance(instanceId);
+    const phase = enabled ? "enable" : "disable";
+    if (this.isEnabled(instanceId) === enabled) return;
+    const { config } = this.#configs.record(instanceId) ?? { config: {} };
+    await this.#keep(instance, { phase, enabled, config });
+    instance.deferHook(`/on_${phase}`, () => this.isEnabled(instanceId) === enabled);
+  }
+
+  async #keepConfig(instance: CapabilityInstance, phase: string): Promise<void> {
+    const { instanceId, isGenerated, config } = instance.spec;
+    if (isGenerated) return;
+    await this.#keep(instance, { phase, enabled: this.isEnabled(instanceId), config });
+  }
+
+  async #keep(
+    { spec, log }: CapabilityInstance,
+    kept: {
+      readonly phase: string;
+      readonly enabled: boolean;
+      readonly config: Readonly<Record<string, unknown>>;
+    },
+  ): Promise<void> {
+    const { phase, enabled, config } = kept;
+    const payload = { phase, config_keys: Object.keys(config).sort(), enabled };
+    await this.#configs.keep(
+      { instanceId: spec.instanceId, capabilityName: spec.definition.name, config, enabled },
+      { op: "journal.append", event: log.entry("config_applied", null, payload) },
+    );
+  }
+
+  #specOf(request: LoadRequest): { spec: InstanceSpec; dropped: readonly string[] } {
+    const definition = this.registry.definition(request.capability);
     const { code } = definition.manifest;
-    const instanceId =
-      request.newInstance === true
-        ? `${code.name}-${randomHex(3)}`
-        : (request.instanceId ?? code.name);
-    if (!NAME_PATTERN.test(instanceId)) {
-      throw new CjmError(
-        "INSTANCE_INVALID",
-        `Instance id "${instanceId}" must be 1 to 64 letters, digits, "_" or "-"`,
-        { fieldsInvalid: ["instance_id"] },
-      );
-    }
-    if (!definition.supported) {
-      throw new CjmError(
-        "CAPABILITY_NOT_INSTALLED",
-        `Capability "${code.name}" does not support this platform; it names ${code.resources?.platforms.join(", ")}`,
-      );
-    }
-    const config = this.#effectiveConfig(definition, instanceId, request);
-    return {
+    const isGenerated = request.newInstance === true;
+    const instanceId = isGenerated
+      ? `${code.name.slice(0, 57)}-${randomHex(3)}`
+      : (request.instanceId ?? code.name);
+    checkLoadable(definition, instanceId);
+    const { config, dropped } = this.#effective(definition, instanceId, request);
+    const spec = {
       instanceId,
       definition,
       config,
       configHash: hashCanonical(config),
       maxConcurrentRequests: request.maxConcurrentRequests ?? code.max_concurrent_requests ?? 1,
+      adapters: selectAdapters(definition, this.registry.adapters, request.adapters),
+      isGenerated,
     };
+    return { spec, dropped };
   }
 
-  #effectiveConfig(
+  #effective(
     definition: DiscoveredManifest,
     instanceId: string,
     { config, strict, newInstance }: LoadRequest,
-  ): Readonly<Record<string, unknown>> {
-    const resolved = resolveInstanceConfig({
-      schema: definition.manifest.code.config_schema,
-      persisted: newInstance === true ? undefined : this.#persisted.get(instanceId)?.config,
+  ): EffectiveConfig {
+    const usePersisted = newInstance !== true;
+    return this.#configs.effective(definition, {
+      instanceId,
       explicit: config,
       strict,
-    });
-    if (resolved.errors.length === 0) return resolved.config;
-    const list = resolved.errors.map(({ key, message }) => `${key || "(config)"}: ${message}`);
-    throw new CjmError("CONFIG_INVALID", `Config of "${instanceId}": ${list.join("; ")}`, {
-      fieldsInvalid: resolved.errors.map(({ key }) => key),
+      usePersisted,
     });
   }
+}
 
-  async #persist(spec: InstanceSpec): Promise<void> {
-    const record: InstanceConfigRecord = {
-      instanceId: spec.instanceId,
-      capabilityName: spec.definition.name,
-      config: spec.config,
-      enabled: this.isEnabled(spec.instanceId),
-      updatedAt: new Date().toISOString(),
-    };
-    await this.#store.stage([{ op: "config.put", config: record }]);
-    this.#persisted.set(record.instanceId, record);
+function isSame(a: InstanceSpec, b: InstanceSpec): boolean {
+  return a.configHash === b.configHash && a.definition.name === b.definition.name;
+}
+
+function checkLoadable({ supported, manifest }: DiscoveredManifest, instanceId: string): void {
+  const { code } = manifest;
+  if (!NAME_PATTERN.test(instanceId)) {
+    throw new CjmError(
+      "INSTANCE_INVALID",
+      `Instance id "${instanceId}" must be 1 to 64 letters, digits, "_" or "-"`,
+      { fieldsInvalid: ["instance_id"] },
+    );
   }
+  if (supported) return;
+  throw new CjmError(
+    "CAPABILITY_NOT_INSTALLED",
+    `Capability "${code.name}" does not support this platform; it names ${code.resources?.platforms.join(", ")}`,
+  );
 }

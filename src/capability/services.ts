@@ -7,6 +7,8 @@ export interface InstanceLimits {
   readonly startTimeoutMs: number;
   readonly cleanupTimeoutMs: number;
   readonly terminateGraceMs: number;
+  /** How long a worker may show no sign of work while it loads. */
+  readonly stallMs: number;
 }
 
 /** What every instance needs of the host; built once, in `host.ts`. */
@@ -21,8 +23,12 @@ export interface InstanceServices {
   readonly passEnv: readonly string[];
   readonly cage: Cage;
   readonly limits: InstanceLimits;
+  /** Compare every worker with its manifest when it starts. */
+  readonly driftDetection: boolean;
   readonly sessions: SessionNames;
   readonly diagnostics: Pick<DiagnosticsStore, "appendRecord" | "appendChunk">;
+  /** Replaces every secret this host has handed out since it started. */
+  readonly redact: (text: string) => string;
   /** Resolves after the rows are committed. */
   readonly journal: (entries: readonly JournalEntry[]) => Promise<void>;
   /** The capability's declared variables with their values; secrets included. */

@@ -10,6 +10,8 @@ export const EXIT = {
   /** The machine or the data directory is not in a state to do it. */
   environment: 3,
   interrupted: 130,
+  /** Whoever read the output is gone, as in `cjm-ctl logs | head`. */
+  noReader: 141,
 } as const;
 
 const USAGE: ReadonlySet<ErrorCode> = new Set([

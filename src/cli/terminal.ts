@@ -1,9 +1,9 @@
 import { stripVTControlCharacters } from "node:util";
 import pc from "picocolors";
 
-/** Colours only on a terminal, never with `NO_COLOR`. */
+/** Colours only on a terminal, never with a `NO_COLOR` that is not empty. */
 export const color = pc.createColors(
-  process.stdout.isTTY && process.env["NO_COLOR"] === undefined && process.env["TERM"] !== "dumb",
+  process.stdout.isTTY && (process.env["NO_COLOR"] ?? "") === "" && process.env["TERM"] !== "dumb",
 );
 
 export const isInteractive = (): boolean =>

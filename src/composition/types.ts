@@ -197,4 +197,6 @@ export interface InstanceSurface {
 export interface CompositionLookup {
   /** Undefined: there is no such capability or instance. */
   instance(id: string, declaration: InstanceDeclaration | undefined): InstanceSurface | undefined;
+  /** What there is, for a suggestion where a name is misspelt. */
+  readonly names?: Iterable<string> | undefined;
 }

@@ -5,12 +5,14 @@ import { dependencies, findCycle } from "./graph.ts";
 import { inputProblem } from "./inputs.ts";
 import { invalidComposition } from "./issues.ts";
 import { findRefs, isRef, MAX_DEPTH, parseRef, replaceRefs, type FoundRef } from "./refs.ts";
+import { closest } from "../util/suggest.ts";
 import { checkAgainstSchema } from "./schema-check.ts";
 import type {
   Composition,
   CompositionIssue,
   CompositionLookup,
   CompositionNode,
+  InstanceDeclaration,
   InstanceSurface,
 } from "./types.ts";
 
@@ -39,7 +41,7 @@ export function findCompositionIssues(
     ...composition.nodes.flatMap((node) => [
       ...markerIssues(node, { ids, composition }),
       ...optionIssues(node),
-      ...callIssues(node, lookup.instance(node.instance, composition.instances[node.instance])),
+      ...callIssues(node, composition.instances[node.instance], lookup),
     ]),
     ...cycleIssues(composition),
   ];
@@ -165,12 +167,19 @@ function optionIssues(node: CompositionNode): readonly CompositionIssue[] {
 
 function callIssues(
   node: CompositionNode,
-  surface: InstanceSurface | undefined,
+  declaration: InstanceDeclaration | undefined,
+  lookup: CompositionLookup,
 ): readonly CompositionIssue[] {
+  const surface = lookup.instance(node.instance, declaration);
   const at = (path: string, message: string): readonly CompositionIssue[] => [
     { node: node.id, path, message },
   ];
-  if (surface === undefined) return at("capability", `there is no capability "${node.instance}"`);
+  if (surface === undefined) {
+    const name = declaration?.capability ?? node.instance;
+    const meant = closest(name, lookup.names ?? []);
+    const hint = meant === undefined ? "" : `; did you mean "${meant}"?`;
+    return at("capability", `there is no capability "${name}"${hint}`);
+  }
   if (!surface.enabled) return at("capability", `"${node.instance}" is disabled`);
   if (node.task !== undefined || node.method !== undefined) return taskIssues(node, surface);
   if (surface.actions === undefined) return [];

@@ -18,10 +18,15 @@ const ORIGINAL_VARIABLES: Readonly<Record<string, string>> = {
   "runtime.conda_type": "CJM_CONDA_TYPE",
 };
 
+let keys: readonly ConfigKey[] | undefined;
+
 /** Every key of cjm.yaml, in the order of the schema. */
 export function configKeys(): readonly ConfigKey[] {
-  const { $schema: _, ...schema } = z.toJSONSchema(cjmConfigSchema, { io: "input" });
-  return leavesOf(schema, []);
+  if (keys === undefined) {
+    const { $schema: _, ...schema } = z.toJSONSchema(cjmConfigSchema, { io: "input" });
+    keys = leavesOf(schema, []);
+  }
+  return keys;
 }
 
 /** The keys whose values are paths; `runtime.binaries` holds one for each platform. */

@@ -20,7 +20,9 @@ const runtimeSchema = z.strictObject({
     .string()
     .min(1)
     .optional()
-    .describe("Folder of the project's own conda runtime (mode `local`). Relative to cjm.yaml."),
+    .describe(
+      "Folder of the project's own conda runtime (mode `local`); absent: `runtime` in the data directory. Relative to cjm.yaml.",
+    ),
   binaries: z
     .partialRecord(z.enum(PLATFORMS), z.string().min(1))
     .default({})

@@ -3,10 +3,14 @@ import { z } from "zod";
 import { CjmError, fromJobError } from "../errors/index.ts";
 import { jobErrorBodySchema } from "../protocol/index.ts";
 import type { QueueEvent } from "../queue/index.ts";
+import type { Retention, RetentionResult } from "../store/index.ts";
 import {
   compositionReplySchema,
   hostStatusSchema,
   type HostStatus,
+  type Measurements,
+  measurementsSchema,
+  retainReplySchema,
   queueEventSchema,
 } from "./wire.ts";
 
@@ -29,6 +33,18 @@ export class DoorClient implements AsyncDisposable {
 
   async status(): Promise<HostStatus> {
     return await this.#call("GET", "/status", hostStatusSchema);
+  }
+
+  /** What the host's telemetry measures now. */
+  async measurements(): Promise<Measurements> {
+    return await this.#call("GET", "/measurements", measurementsSchema);
+  }
+
+  /** Has the host delete what its diagnostics need not keep. */
+  async retain({ maxAgeDays, maxTotalMb }: Retention): Promise<RetentionResult> {
+    const request = { max_age_days: maxAgeDays, max_total_mb: maxTotalMb };
+    const reply = await this.#call("POST", "/retention", retainReplySchema, request);
+    return { recordsDeleted: reply.records_deleted, chunksDeleted: reply.chunks_deleted };
   }
 
   /** @returns the composition's id. */

@@ -9,9 +9,16 @@ import type { CapabilityManager } from "../capability/index.ts";
 import { parseCompositionFile } from "../composition/index.ts";
 import { CjmError, toJobError } from "../errors/index.ts";
 import type { JobQueue, QueueEvent, ResourceProbe } from "../queue/index.ts";
-import type { StorePort } from "../store/index.ts";
+import type { Retention, RetentionResult, StorePort } from "../store/index.ts";
+import { compact } from "../util/compact.ts";
 import { hostStatus } from "./status.ts";
-import { clearProfilesSchema, submitRequestSchema, targetRequestSchema } from "./wire.ts";
+import {
+  clearProfilesSchema,
+  type Measurements,
+  retainRequestSchema,
+  submitRequestSchema,
+  targetRequestSchema,
+} from "./wire.ts";
 
 export interface DoorParts {
   readonly queue: JobQueue;
@@ -20,6 +27,10 @@ export interface DoorParts {
   readonly resources: ResourceProbe;
   readonly dataDir: string;
   readonly version: string;
+  /** What the telemetry measures now. */
+  measurements(): Measurements;
+  /** Deletes old diagnostics. */
+  retain(keep: Retention): Promise<RetentionResult>;
 }
 
 /** A live host's control socket. Disposing it closes every connection. */
@@ -65,6 +76,16 @@ export function createDoorApp(parts: DoorParts) {
       return c.json({ _job_error: failure }, failure.category === "user_input" ? 400 : 500);
     })
     .get("/status", (c) => c.json(hostStatus(parts)))
+    .get("/measurements", (c) => c.json(parts.measurements()))
+    .post("/retention", async (c) => {
+      const keep = parse(retainRequestSchema, await c.req.json());
+      const bounds = compact({ maxAgeDays: keep.max_age_days, maxTotalMb: keep.max_total_mb });
+      const deleted = await parts.retain(bounds);
+      return c.json({
+        records_deleted: deleted.recordsDeleted,
+        chunks_deleted: deleted.chunksDeleted,
+      });
+    })
     .post("/submit", async (c) => {
       const { composition, inputs } = parse(submitRequestSchema, await c.req.json());
       const handle = await queue.submitComposition(parseCompositionFile(composition), inputs);

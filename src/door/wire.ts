@@ -62,6 +62,63 @@ export const hostStatusSchema = z.object({
 });
 export type HostStatus = z.output<typeof hostStatusSchema>;
 
+/** What diagnostics to keep; an absent bound does not bound. */
+export const retainRequestSchema = z.object({
+  max_age_days: z.number().positive().optional(),
+  max_total_mb: z.number().nonnegative().optional(),
+});
+export const retainReplySchema = z.object({
+  records_deleted: z.int(),
+  chunks_deleted: z.int(),
+});
+
+const gpuUseSchema = z.object({ mb: z.number(), method: z.string(), confidence: z.number() });
+const measuredGpuSchema = z.object({
+  uuid: z.string(),
+  index: z.int(),
+  name: z.string().nullable(),
+  totalMb: z.number().nullable(),
+  usedMb: z.number().nullable(),
+  freeMb: z.number().nullable(),
+  foreignMb: z.number().nullable(),
+  utilizationPercent: z.number().nullable(),
+  lost: z.boolean(),
+  instances: z.record(z.string(), gpuUseSchema).readonly(),
+});
+const measuredInstanceSchema = z.object({
+  instanceId: z.string(),
+  pid: z.int(),
+  processes: z.int(),
+  hostMb: z.number().nullable(),
+  cpuPercent: z.number().nullable(),
+  hostPeakMb: z.number(),
+  gpuPeakMb: z.number(),
+  jobs: z.array(z.string()).readonly(),
+});
+const measuredJobSchema = z.object({
+  jobId: z.string(),
+  instanceId: z.string(),
+  durationMs: z.number(),
+  cpuPercentMean: z.number().nullable(),
+  hostPeakMb: z.number().nullable(),
+  gpuPeakMb: z.record(z.string(), z.number()).readonly().nullable(),
+});
+
+/** What the telemetry measures now; megabytes are MiB, null is unknown. */
+export const measurementsSchema = z.object({
+  snapshot: z.object({
+    isLive: z.boolean(),
+    source: z.string().nullable(),
+    ageMs: z.number().nullable(),
+    gpus: z.array(measuredGpuSchema).readonly(),
+    instances: z.array(measuredInstanceSchema).readonly(),
+    ram: z.object({ totalMb: z.number(), availableMb: z.number() }),
+  }),
+  /** Running jobs, as measured so far. */
+  jobs: z.array(measuredJobSchema).readonly(),
+});
+export type Measurements = z.output<typeof measurementsSchema>;
+
 const nodeSchema = z.object({
   id: z.string(),
   instance: z.string(),

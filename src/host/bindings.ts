@@ -1,14 +1,24 @@
 import type { CapabilityInstance, CapabilityManager } from "../capability/index.ts";
 import type { JobQueue } from "../queue/index.ts";
+import type { CapabilityBindings } from "./capability-bindings.ts";
 
 /** Calls an action: submit and wait, or for a streaming action an iterator of its chunks. */
 export type BoundAction = (kwargs?: Readonly<Record<string, unknown>>) => BoundCall;
 
 /** Awaited it gives the result, iterated the chunks; a call is one job either way. */
-export interface BoundCall extends PromiseLike<unknown>, AsyncIterable<unknown> {}
+export interface BoundCall<Result = unknown, Chunk = unknown>
+  extends PromiseLike<Result>, AsyncIterable<Chunk> {}
 
-/** Instance id to its actions by name. */
-export type Bindings = Readonly<Record<string, Readonly<Record<string, BoundAction>>>>;
+type UntypedBindings = Readonly<Record<string, Readonly<Record<string, BoundAction>>>>;
+
+/**
+ * Instance id to its actions by name. Where `cjm-ctl types` has described the capabilities, exactly
+ * those, with the arguments and results of their actions; else any.
+ */
+export type Bindings = keyof CapabilityBindings extends never
+  ? UntypedBindings
+  : // oxlint-disable-next-line typescript/no-generated-empty-object-type -- not empty where this is chosen
+    Readonly<CapabilityBindings>;
 
 /**
  * `bindings.<instance>.<action>(kwargs)` for every instance that is loaded, looked up when it is

@@ -5,6 +5,7 @@ import { CjmError } from "../errors/index.ts";
 import type { SessionNames } from "../process/index.ts";
 import type { Cage } from "../protocol/index.ts";
 import type { DiagnosticsStore, JournalEvent, SecretStore, StorePort } from "../store/index.ts";
+import type { SecretRedactor } from "./secret-redactor.ts";
 
 /** Time a worker has for its cleanup hook. */
 const CLEANUP_TIMEOUT_MS = 2_000;
@@ -19,6 +20,7 @@ export interface ServiceParts {
   readonly secrets: SecretStore;
   /** Tells subscribers of the rows that workers' lives leave. */
   readonly announcer: { readonly announce: (events: readonly JournalEvent[]) => void };
+  readonly redactor: SecretRedactor;
 }
 
 /** What the host's instances share. */
@@ -38,7 +40,10 @@ export function instanceServices(parts: ServiceParts): InstanceServices {
       startTimeoutMs: config.substrate.startTimeoutSeconds * 1_000,
       cleanupTimeoutMs: CLEANUP_TIMEOUT_MS,
       terminateGraceMs: config.substrate.terminateGraceSeconds * 1_000,
+      stallMs: config.substrate.prefetchStallThresholdSeconds * 1_000,
     },
+    driftDetection: config.substrate.driftDetection,
+    redact: parts.redactor.redact,
     sessions: parts.sessions,
     diagnostics: parts.diagnostics,
     journal: async (entries) => {
@@ -54,10 +59,12 @@ export function instanceServices(parts: ServiceParts): InstanceServices {
 /** @throws {CjmError} `SECRET_MISSING` naming every required variable that has no value. */
 async function workerEnvironment(
   { name, manifest }: DiscoveredManifest,
-  { config, secrets }: ServiceParts,
+  { config, secrets, redactor }: ServiceParts,
   capabilityDataDir: string,
 ): Promise<Readonly<Record<string, string>>> {
   const specs = manifest.code.worker_env ?? [];
+  // A secret set since the last look reaches a worker now: from here on it must not get out.
+  redactor.learn(await secrets.values());
   const values: Record<string, string> = {};
   for (const { secret, name: key } of specs) {
     const value = secret ? await secrets.get({ capability: name, key }) : undefined;

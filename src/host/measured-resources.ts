@@ -2,7 +2,12 @@ import { statfsSync } from "node:fs";
 import { freemem } from "node:os";
 import type { CapabilityManager, JobMeter } from "../capability/index.ts";
 import type { ExecutionOutcome, ResourceProbe, ResourceSnapshot } from "../queue/index.ts";
-import { type GpuSource, Telemetry } from "../telemetry/index.ts";
+import {
+  type GpuSource,
+  type JobMeasurement,
+  Telemetry,
+  type TelemetrySnapshot,
+} from "../telemetry/index.ts";
 import { within } from "../util/wait.ts";
 
 /** How often admission looks again for what changed outside. */
@@ -72,6 +77,14 @@ export class MeasuredResources implements ResourceProbe, JobMeter, AsyncDisposab
         ramMb: hostMb ?? 0,
       })),
     };
+  }
+
+  /** The telemetry's own picture, with the running jobs' peaks so far. */
+  measurements(): { snapshot: TelemetrySnapshot; jobs: JobMeasurement[] } {
+    const snapshot = this.#telemetry.snapshot();
+    const ids = snapshot.instances.flatMap(({ jobs }) => jobs);
+    const jobs = ids.map((id) => this.#telemetry.usage(id)).filter((job) => job !== undefined);
+    return { snapshot, jobs };
   }
 
   onChange(listener: () => void): () => void {

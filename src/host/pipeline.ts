@@ -19,7 +19,6 @@ import { JobQueue, ProfileBook } from "../queue/index.ts";
 import type { SchedulerConfig } from "../scheduler/index.ts";
 import {
   acquireHostLock,
-  createRedactor,
   DiagnosticsStore,
   type JournalEntry,
   type JournalEvent,
@@ -31,6 +30,7 @@ import {
 import { compact } from "../util/compact.ts";
 import { instanceServices } from "./instance-services.ts";
 import { MeasuredResources } from "./measured-resources.ts";
+import { SecretRedactor } from "./secret-redactor.ts";
 
 /** A capability to load: its name, name and config, or everything about the instance. */
 export type CapabilityRequest =
@@ -112,6 +112,8 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
       resources,
       dataDir: config.dataDir,
       version: hostPackage().version,
+      measurements: () => resources.measurements(),
+      retain: (keep) => diagnostics.applyRetention(keep),
     }),
   );
   await lock.announce({ pid: process.pid, door: door.path });
@@ -142,6 +144,7 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
 
 interface Stores {
   readonly secrets: SecretStore;
+  readonly redactor: SecretRedactor;
   readonly diagnostics: DiagnosticsStore;
   readonly store: StorePort;
 }
@@ -149,9 +152,10 @@ interface Stores {
 async function openStores(config: ResolvedConfig, stack: AsyncDisposableStack): Promise<Stores> {
   const { dataDir, substrate } = config;
   const secrets = new SecretStore(dataDir);
+  const redactor = new SecretRedactor(await secrets.values());
   const diagnostics = stack.use(
     await DiagnosticsStore.open(join(dataDir, "diagnostics.db"), {
-      redact: createRedactor(await secrets.values()),
+      redact: redactor.redact,
     }),
   );
   // In the background: nobody waits for old logs to go.
@@ -164,7 +168,7 @@ async function openStores(config: ResolvedConfig, stack: AsyncDisposableStack): 
     )
     .catch(() => undefined);
   const store = stack.use(await openJournalDatabase(join(dataDir, "journal.db")));
-  return { secrets, diagnostics, store };
+  return { secrets, redactor, diagnostics, store };
 }
 
 /** Ends what an earlier host left, then makes the manager of this one's workers. */

@@ -1,7 +1,13 @@
 export { cagedCommand, probeCage } from "./cage.ts";
 export type { CageProbe } from "./cage.ts";
 export { buildWorkerEnvironment } from "./environment.ts";
-export { identify, isAlive, killExactly, processTree } from "./process-table.ts";
+export {
+  identify,
+  isAlive,
+  killExactly,
+  processesWithVariable,
+  processTree,
+} from "./process-table.ts";
 export type { ProcessIdentity } from "./process-table.ts";
 export { dataDirIdentity, prepareRunFolder, runFolderPath, socketPath } from "./run-folder.ts";
 export { endSessionProcesses, SESSION_VARIABLE, SessionNames } from "./session.ts";

@@ -1,9 +1,10 @@
 import { Pool } from "undici";
 import type { Dispatcher } from "undici";
 import type { z } from "zod";
-import { CjmError, fromJobError } from "../errors/index.ts";
+import { CjmError } from "../errors/index.ts";
 import { healthSchema, jobErrorBodySchema } from "../protocol/index.ts";
 import { within } from "../util/wait.ts";
+import { failureOf, refusalOf } from "./failures.ts";
 import { readJson, readJsonLines } from "./response-reader.ts";
 import {
   describeExit,
@@ -56,6 +57,8 @@ export class WorkerConnection implements AsyncDisposable {
   ): Promise<WorkerConnection> {
     const worker = await WorkerProcess.start(spec, sink, signal);
     const connection = new WorkerConnection(worker, spec.capability);
+    // A foreign worker has been asked, and names its class rather than its package.
+    if (spec.foreignAddress !== undefined) return connection;
     try {
       const { value } = await connection.get("/health", healthSchema, { signal });
       if (value.name !== spec.capability) {
@@ -97,7 +100,7 @@ export class WorkerConnection implements AsyncDisposable {
     try {
       for await (const line of readJsonLines(response.body)) {
         const failure = jobErrorBodySchema.safeParse(line);
-        if (failure.success) throw fromJobError(failure.data._job_error);
+        if (failure.success) throw failureOf(failure.data._job_error);
         yield line;
       }
     } catch (error) {
@@ -176,11 +179,8 @@ export class WorkerConnection implements AsyncDisposable {
     if (response.statusCode >= 200 && response.statusCode < 300) return;
     const body = await this.#body(response, options);
     const failure = jobErrorBodySchema.safeParse(body);
-    if (failure.success) throw fromJobError(failure.data._job_error);
-    throw new CjmError(
-      response.statusCode === 401 ? "WORKER_HANDSHAKE" : "RESPONSE_INVALID",
-      `Worker of "${this.#capability}" answered ${path} with status ${response.statusCode} and no reason`,
-    );
+    if (failure.success) throw failureOf(failure.data._job_error);
+    throw refusalOf(response.statusCode, body, `Worker of "${this.#capability}" answered ${path}`);
   }
 
   /** The error the caller should see: its own abort, the worker's death, or what was thrown. */

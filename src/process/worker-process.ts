@@ -12,6 +12,7 @@ import { randomHex } from "../util/ids.ts";
 import { within } from "../util/wait.ts";
 import { cagedCommand } from "./cage.ts";
 import { ControlStream } from "./control-stream.ts";
+import { awaitHealth } from "./foreign-worker.ts";
 import { OutputPump, type OutputStream } from "./output-pump.ts";
 import { endSessionProcesses, SESSION_VARIABLE } from "./session.ts";
 
@@ -26,6 +27,8 @@ export interface WorkerSpec {
   readonly env: Readonly<Record<string, string>>;
   readonly cage: Cage;
   readonly startTimeoutMs: number;
+  /** Where a worker that knows no control stream will answer; it is asked for its health there. */
+  readonly foreignAddress?: string;
 }
 
 /** Where a worker's frames and output go; every method returns at once and never throws. */
@@ -172,9 +175,10 @@ class RunningWorker {
     };
     stop.addEventListener("abort", onStop, { once: true });
     if (stop.aborted) onStop();
+    const over = new AbortController();
     try {
       const ready = await Promise.race([
-        this.#firstReady.promise,
+        this.#greeting(over.signal),
         this.exited.then((exit) => {
           throw this.#exitedEarly(exit);
         }),
@@ -183,8 +187,15 @@ class RunningWorker {
       if (ready.protocol !== PROTOCOL_VERSION) throw this.#wrongProtocol(ready.protocol);
       return ready;
     } finally {
+      over.abort();
       stop.removeEventListener("abort", onStop);
     }
+  }
+
+  async #greeting(over: AbortSignal): Promise<ReadyFrame> {
+    const { foreignAddress } = this.spec;
+    if (foreignAddress === undefined) return await this.#firstReady.promise;
+    return await awaitHealth(foreignAddress, over);
   }
 
   async terminate(graceMs: number): Promise<WorkerExit> {

@@ -77,7 +77,10 @@ export const statsSchema = z.object({
   cpu_percent: z.number().nullable(),
   memory_rss_mb: z.number().nullable(),
   subtree_pids: z.array(z.int()).default([]),
-  usage: z.record(z.string(), z.number()).default({}),
+  usage: z
+    .record(z.string(), z.number())
+    .nullish()
+    .transform((usage) => usage ?? {}),
 });
 
 /** The answer of a life-cycle endpoint. */

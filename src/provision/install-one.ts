@@ -13,19 +13,46 @@ import { hashCanonical } from "../util/canonical-json.ts";
 import { compact } from "../util/compact.ts";
 import { environmentsOf, findComplete, markComplete, newFolder } from "./environment-folder.ts";
 import type { InstallResult } from "./events.ts";
-import {
-  environmentVariables,
-  introspect,
-  introspectAdapter,
-  type CodeSection,
-} from "./introspect.ts";
+import { adapterCommand, introspect, introspectAdapter, type CodeSection } from "./introspect.ts";
 import type { BuildContext, EnvironmentSpec, WorkerStart } from "./kind.ts";
 import { ENVIRONMENT_KIND } from "./kinds/index.ts";
+import { adapterFile, codeOf, driftOf } from "./manifest-sections.ts";
 
 /** A change here rebuilds every environment. */
 const LAYOUT_VERSION = 1;
 
 type Outcome = Omit<InstallResult, "durationMs" | "logPath">;
+
+/** What is there of one capability, against what its spec says. */
+export interface Examined {
+  readonly key: string;
+  /** Hash of what the environment is made from, for caches of results. */
+  readonly codeHash: string;
+  readonly manifestPath: string;
+  readonly installed: Manifest | undefined;
+  /** Folder of a whole environment of this key; never there for kind `path`. */
+  readonly folder: string | undefined;
+  /** The manifest names that environment, and nothing is missing. */
+  readonly isCurrent: boolean;
+}
+
+/** Looks and changes nothing. */
+export async function examine(spec: EnvironmentSpec, context: BuildContext): Promise<Examined> {
+  const inputs = await ENVIRONMENT_KIND[spec.kind].inputs(spec, context);
+  const key = hashCanonical({ layout: LAYOUT_VERSION, ...keyOf(spec), inputs });
+  const manifests = installedManifestsDir(context.config);
+  const manifestPath = join(manifests, `${spec.name}.json`);
+  const installed = await readInstalled(manifestPath);
+  const home = environmentsOf(context.config.dataDir, spec.name);
+  const inService = installed?.install.env_folder;
+  const folder = spec.kind === "path" ? undefined : await findComplete(home, key, inService);
+  const isCurrent =
+    installed !== undefined &&
+    installed.install.env_key === key &&
+    (spec.kind === "path" || (folder !== undefined && inService === folder)) &&
+    hasAdapters(spec, installed, manifests);
+  return { key, codeHash: hashCanonical(inputs), manifestPath, installed, folder, isCurrent };
+}
 
 /**
  * Brings one environment to what its spec says. The manifest is written last, by rename: until
@@ -36,39 +63,28 @@ export async function installOne(
   context: BuildContext,
   force: boolean,
 ): Promise<Outcome> {
-  const kind = ENVIRONMENT_KIND[spec.kind];
-  const inputs = await kind.inputs(spec, context);
-  const key = hashCanonical({ layout: LAYOUT_VERSION, ...keyOf(spec), inputs });
-  const path = join(installedManifestsDir(context.config), `${spec.name}.json`);
-  const installed = await readInstalled(path);
-  const home = environmentsOf(context.config.dataDir, spec.name);
-  const complete =
-    spec.kind === "path" ? undefined : await findComplete(home, key, installed?.install.env_folder);
-
-  if (!force && installed !== undefined && isCurrent(installed, { spec, key, complete, context })) {
-    return done(spec, "unchanged", { folder: complete, path, adapters: adapterNames(installed) });
+  context.signal.throwIfAborted();
+  const found = await examine(spec, context);
+  const { installed, manifestPath } = found;
+  if (found.isCurrent && installed !== undefined && !force) {
+    return done(spec, "unchanged", { ...found, adapters: adapterNames(installed) });
   }
-  const folder =
-    spec.kind === "path" || (complete !== undefined && !force)
-      ? complete
-      : await build(spec, key, context);
-  const start = await kind.start(spec, folder ?? spec.sourceDir ?? "");
+  const isReady = spec.kind === "path" || (found.folder !== undefined && !force);
+  const folder = isReady ? found.folder : await build(spec, found.key, context);
+  const plain = await ENVIRONMENT_KIND[spec.kind].start(spec, folder ?? spec.sourceDir ?? "");
+  const start = withVariables(spec, plain);
   const code = await introspect(spec, start, context);
   const adapters = await registerAdapters(spec, start, context);
-  await writeManifest(
-    path,
-    manifestOf({
-      spec,
-      key,
-      folder,
-      start,
-      code,
-      adapters,
-      installed,
-      codeHash: hashCanonical(inputs),
-    }),
-  );
-  return done(spec, "installed", { folder, path, adapters: adapters.map(({ name }) => name) });
+  await writeManifest(manifestPath, manifestOf({ ...found, spec, folder, start, code, adapters }));
+  const names = adapters.map(({ name }) => name);
+  return done(spec, "installed", { folder, manifestPath, adapters: names });
+}
+
+/** The variables an entry sets reach the worker; a list of declarations sets none. */
+function withVariables({ entry }: EnvironmentSpec, start: WorkerStart): WorkerStart {
+  return Array.isArray(entry.worker_env)
+    ? start
+    : { ...start, env: { ...start.env, ...entry.worker_env } };
 }
 
 /** What of the entry shapes the environment or the manifest. */
@@ -88,18 +104,17 @@ async function readInstalled(path: string): Promise<Manifest | undefined> {
   }
 }
 
-function isCurrent(
+function hasAdapters(
+  { entry }: EnvironmentSpec,
   { install }: Manifest,
-  at: { spec: EnvironmentSpec; key: string; complete: string | undefined; context: BuildContext },
+  manifests: string,
 ): boolean {
-  if (install.env_key !== at.key) return false;
-  if (at.spec.kind !== "path" && install.env_folder !== at.complete) return false;
-  const folder = installedManifestsDir(at.context.config);
-  const files = at.spec.entry.adapters.map(({ impl }) => adapterFileEnd(impl));
   const names = install["adapter_manifests"];
   const written = Array.isArray(names) ? names.map(String) : [];
-  return files.every((end) =>
-    written.some((name) => name.endsWith(end) && existsSync(join(folder, name))),
+  return entry.adapters.every(({ impl }) =>
+    written.some(
+      (name) => name.endsWith(adapterFileEnd(impl)) && existsSync(join(manifests, name)),
+    ),
   );
 }
 
@@ -111,17 +126,11 @@ function adapterNames({ install }: Manifest): string[] {
 function done(
   spec: EnvironmentSpec,
   outcome: "installed" | "unchanged",
-  at: { folder: string | undefined; path: string; adapters: readonly string[] },
+  at: { folder: string | undefined; manifestPath: string; adapters: readonly string[] },
 ): Outcome {
   const { name, kind } = spec;
-  return compact({
-    name,
-    kind,
-    outcome,
-    folder: at.folder,
-    manifestPath: at.path,
-    adapters: at.adapters,
-  });
+  const { folder, manifestPath, adapters } = at;
+  return compact({ name, kind, outcome, folder, manifestPath, adapters });
 }
 
 async function build(spec: EnvironmentSpec, key: string, context: BuildContext): Promise<string> {
@@ -144,8 +153,8 @@ async function registerAdapters(
   const adapters: AdapterManifest[] = [];
   for (const { impl } of spec.entry.adapters) {
     context.step(`asking adapter ${impl} what it is`);
-    const introspect = adapterCommand(spec, start, impl);
-    const found = await introspectAdapter(spec, { ...start, introspect }, context);
+    const introspect = adapterCommand(start.pythonPath ?? "", impl, spec.isOriginal);
+    const found = await introspectAdapter(spec.name, { ...start, introspect }, context);
     const manifest = {
       ...found,
       conda_env: spec.entry.env_name ?? "",
@@ -156,19 +165,6 @@ async function registerAdapters(
     adapters.push(manifest);
   }
   return adapters;
-}
-
-function adapterCommand(
-  spec: EnvironmentSpec,
-  { pythonPath = "" }: WorkerStart,
-  impl: string,
-): readonly string[] {
-  if (!spec.isOriginal) return [pythonPath, "-m", "cjm_worker.introspect", "--adapter", impl];
-  return [pythonPath, join(hostPackage().root, "python", "introspect", "adapter.py"), impl];
-}
-
-function adapterFile({ task_name, class: className }: AdapterManifest): string {
-  return `adapter-${task_name.replaceAll(/[^\w.-]/gu, "_")}-${className}.json`;
 }
 
 function adapterFileEnd(impl: string): string {
@@ -197,7 +193,7 @@ function manifestOf(from: {
       cage: spec.entry.cage,
       python_path: start.pythonPath,
       conda_env: spec.entry.env_name,
-      env_vars: { ...start.env, ...environmentVariables(spec) },
+      env_vars: { ...start.env },
       installed_at: now,
       installer_version: `cjm-ctl ${hostPackage().version}`,
       package_source: spec.entry.package ?? spec.sourceDir,
@@ -205,18 +201,10 @@ function manifestOf(from: {
       adapter_manifests: adapters.map(adapterFile),
     }),
     code: {
-      ...code,
+      ...codeOf(code, from.codeHash, now),
       ...(Array.isArray(spec.entry.worker_env) && { worker_env: spec.entry.worker_env }),
-      code_hash: from.codeHash,
-      regenerated_at: now,
     },
-    drift_tracking: {
-      config_schema_hash: hashCanonical(code.config_schema ?? {}),
-      structural_surface_hash:
-        code.structural_surface === undefined || code.structural_surface === null
-          ? null
-          : hashCanonical(code.structural_surface),
-    },
+    drift_tracking: driftOf(code),
     overrides: from.installed?.overrides ?? {},
   };
 }

@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import type { z } from "zod";
-import { problemsError, problemsOf } from "../config/index.ts";
+import { hostPackage, problemsError, problemsOf } from "../config/index.ts";
 import { CjmError } from "../errors/index.ts";
-import { buildWorkerEnvironment } from "../process/index.ts";
+import { buildWorkerEnvironment } from "../process/environment.ts";
 import {
   adapterManifestSchema,
   codeSectionSchema,
@@ -25,12 +25,12 @@ export type CodeSection = z.output<typeof codeSectionSchema>;
  * or is another capability than the one asked for.
  */
 export async function introspect(
-  spec: EnvironmentSpec,
+  spec: Pick<EnvironmentSpec, "name" | "isOriginal">,
   start: WorkerStart,
   context: BuildContext,
 ): Promise<CodeSection> {
   context.step("asking the worker what it is");
-  const answer = await ask(spec, start, context);
+  const answer = await ask(spec.name, start, context);
   const code = check(codeSectionSchema, answer, start.introspect);
   if (spec.isOriginal) return { ...code, name: spec.name };
   if (code.name === spec.name) return code;
@@ -43,26 +43,22 @@ export async function introspect(
 
 /** Asks an installed task adapter for its manifest. */
 export async function introspectAdapter(
-  spec: EnvironmentSpec,
+  name: string,
   start: WorkerStart,
   context: BuildContext,
 ): Promise<AdapterManifest> {
-  const answer = await ask(spec, start, context);
+  const answer = await ask(name, start, context);
   return check(adapterManifestSchema, answer, start.introspect);
 }
 
-async function ask(
-  spec: EnvironmentSpec,
-  start: WorkerStart,
-  context: BuildContext,
-): Promise<unknown> {
+async function ask(name: string, start: WorkerStart, context: BuildContext): Promise<unknown> {
   const command = start.introspect;
   const { config, log, signal } = context;
   const timeout = AbortSignal.timeout(TIMEOUT_MS);
   try {
     const output = await runCommand(command, {
       cwd: config.projectDir,
-      env: introspectionEnvironment(spec, start, context),
+      env: introspectionEnvironment(name, start, context),
       signal: AbortSignal.any([signal, timeout]),
       log,
       captureBytes: MAX_ANSWER_BYTES,
@@ -72,14 +68,14 @@ async function ask(
     if (!timeout.aborted || signal.aborted) throw error;
     throw new CjmError(
       "INSTALL_FAILED",
-      `Worker "${spec.name}" did not say what it is within ${TIMEOUT_MS / 1000} s`,
+      `Worker "${name}" did not say what it is within ${TIMEOUT_MS / 1000} s`,
       { cause: error },
     );
   }
 }
 
 function introspectionEnvironment(
-  spec: EnvironmentSpec,
+  name: string,
   start: WorkerStart,
   { config, env }: BuildContext,
 ): Record<string, string> {
@@ -87,21 +83,26 @@ function introspectionEnvironment(
   return buildWorkerEnvironment({
     host: env,
     pass: config.substrate.passEnv,
-    install: { ...start.env, ...environmentVariables(spec) },
+    install: start.env ?? {},
     declared: {},
     protocol: compact({
       CJM_INTROSPECT: "1",
       CJM_CAPABILITY_DATA_DIR: shared,
-      CAPABILITY_DATA_DIR: join(shared, spec.name),
-      CAPABILITY_NAME: spec.name,
+      CAPABILITY_DATA_DIR: join(shared, name),
+      CAPABILITY_NAME: name,
       CJM_MODELS_DIR: config.modelsDir,
     }),
   });
 }
 
-/** The variables an entry sets; a list of declarations sets none. */
-export function environmentVariables({ entry }: EnvironmentSpec): Record<string, string> {
-  return Array.isArray(entry.worker_env) ? {} : entry.worker_env;
+/** The command that describes a task adapter in its environment. */
+export function adapterCommand(
+  python: string,
+  target: string,
+  isOriginal: boolean,
+): readonly string[] {
+  if (!isOriginal) return [python, "-m", "cjm_worker.introspect", "--adapter", target];
+  return [python, join(hostPackage().root, "python", "introspect", "adapter.py"), target];
 }
 
 /** The last line that is a JSON object: libraries print when they are imported. */

@@ -5,7 +5,7 @@ import { hostPackage } from "../config/index.ts";
 import { CjmError } from "../errors/index.ts";
 import type { BuildContext, EnvironmentSpec, WorkerStart } from "./kind.ts";
 import { runCommand } from "./run-command.ts";
-import { copyFiles, hashFiles, listSource } from "./source-files.ts";
+import { copyFiles, hashFiles, hashPackage, listSource } from "./source-files.ts";
 
 /** The package of the original that its capabilities import. */
 const ORIGINAL_SDK = "cjm-substrate";
@@ -20,18 +20,10 @@ export async function pythonInputs(spec: EnvironmentSpec): Promise<Record<string
   );
   return {
     source: await hashFiles(source),
-    packages: await Promise.all(packages.map(packageInput)),
+    packages: await Promise.all(packages.map(hashPackage)),
     files: await hashFiles(files.map((path) => ({ name: path ?? "", path: path ?? "" }))),
     sdk: await sdkInput(spec),
   };
-}
-
-/** A package that is a path counts by its content. */
-async function packageInput(spec: string): Promise<string> {
-  const path = spec.replace(/^-e\s+/u, "");
-  if (!path.startsWith("/") || !existsSync(path)) return spec;
-  const isFile = /\.(?:whl|tar\.gz|zip)$/u.test(path);
-  return hashFiles(isFile ? [{ name: path, path }] : await listSource(path));
 }
 
 async function sdkInput(spec: EnvironmentSpec): Promise<string> {

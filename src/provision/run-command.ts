@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { CjmError } from "../errors/index.ts";
-import { cagedCommand, probeCage } from "../process/index.ts";
+import { cagedCommand, probeCage } from "../process/cage.ts";
 import type { Cage } from "../protocol/index.ts";
 import type { InstallLog } from "./install-log.ts";
 

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { createReadStream, type Dirent } from "node:fs";
+import { createReadStream, existsSync, type Dirent } from "node:fs";
 import { copyFile, mkdir, readdir, stat } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import { pipeline } from "node:stream/promises";
@@ -73,6 +73,14 @@ export async function hashFiles(files: readonly SourceFile[]): Promise<string> {
     hash.update(`${content.digest("hex")} ${name}\n`);
   }
   return `sha256:${hash.digest("hex")}`;
+}
+
+/** A package spec as it counts: one that is a path, editable or not, by its content. */
+export async function hashPackage(spec: string): Promise<string> {
+  const path = spec.replace(/^-e\s+/u, "");
+  if (!path.startsWith("/") || !existsSync(path)) return spec;
+  const isFile = (await stat(path)).isFile();
+  return hashFiles(isFile ? [{ name: path, path }] : await listSource(path));
 }
 
 export async function copyFiles(files: readonly SourceFile[], target: string): Promise<void> {

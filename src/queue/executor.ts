@@ -109,6 +109,8 @@ export interface Executor {
   watchInstances(listener: (change: InstanceChange) => void): () => void;
   /** What a composition's validation asks about an instance; undefined if there is none such. */
   surface(instanceId: string, declaration?: InstanceDeclaration): InstanceSurface | undefined;
+  /** Every capability there is. */
+  names(): readonly string[];
   /** Makes a declared instance known; starts nothing. @throws {CjmError} naming every bad config key. */
   declare(instanceId: string, declaration: InstanceDeclaration): void;
   /** Gives memory back without ending the worker. */

@@ -211,6 +211,7 @@ export class JobQueue {
     const bound = bindInputs({ ...this.#context, ...compact(composition) }, inputs);
     validateComposition(bound, {
       instance: (id, declaration) => this.#executor.surface(id, declaration),
+      names: this.#executor.names(),
     });
     for (const [id, declaration] of Object.entries(bound.instances)) {
       this.#executor.declare(id, declaration);

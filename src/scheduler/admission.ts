@@ -2,7 +2,7 @@ import { RAM, type Candidate, type Context, type Verdict } from "./context.ts";
 import { planEviction, releasing, startEviction } from "./eviction.ts";
 import { availableRam, costOf } from "./ledger.ts";
 import { claim, expectedIdle, expectedStart, mayPass } from "./reservation.ts";
-import { placeOnGpu } from "./gpu-placement.ts";
+import { claimGpu, placeOnGpu } from "./gpu-placement.ts";
 import type { BlockReason } from "./block-reason.ts";
 import type { SchedulerState } from "./state.ts";
 
@@ -88,6 +88,10 @@ function ramNeverFits({ state }: Context, { demand }: Candidate): Verdict | null
 function aloneInInstance(context: Context, candidate: Candidate): Verdict | null {
   const { instance, demand, job } = candidate;
   if (demand.alone === null || instance.running.size === 0) return null;
+  const gpu = context.state.gpus.get(instance.gpu ?? "");
+  if (demand.alone === "gpu" && gpu !== undefined) {
+    claimGpu(context, candidate, gpu, expectedIdle(context, gpu.running));
+  }
   claim(context, instance.id, job.request.jobId, expectedIdle(context, instance.running));
   const reason: BlockReason = {
     kind: "alone",
@@ -102,8 +106,8 @@ function ramBlock(context: Context, candidate: Candidate): Verdict | null {
   const { state } = context;
   const { instance, demand, job } = candidate;
   const availableMb = availableRam(state);
-  const { ramMb } = costOf(state, instance, demand);
-  if (availableMb === null || ramMb <= 0) return null;
+  const { ramMb, isRamHeld } = costOf(state, instance, demand);
+  if (availableMb === null || isRamHeld) return null;
   if (ramMb <= availableMb) return heldBlock(context, candidate, RAM, ramMb);
   const hold = expectedStart(context, candidate, RAM, ramMb);
   if (hold !== null && claim(context, RAM, job.request.jobId, hold)) {

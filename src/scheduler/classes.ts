@@ -1,4 +1,4 @@
-import { heapPop, heapPush, type HeapEntry } from "./heap.ts";
+import { heapCompact, heapPop, heapPush, type HeapEntry } from "./heap.ts";
 import type { Instance, JobClass, Line, PendingJob, SchedulerState } from "./state.ts";
 import type { JobRequest } from "./types.ts";
 
@@ -22,6 +22,7 @@ export function removePending(state: SchedulerState, jobId: string): PendingJob 
   const line = state.lines.get(job.lineId);
   if (line !== undefined) {
     line.size--;
+    heapCompact(line.heap, line.size, (entry) => isInLine(state, line, entry));
     updateLine(state, line);
   }
   return job;
@@ -29,10 +30,7 @@ export function removePending(state: SchedulerState, jobId: string): PendingJob 
 
 /** The job of a class that is first in order. */
 export function classHead(state: SchedulerState, jobClass: JobClass): PendingJob | undefined {
-  const top = liveTop(jobClass.heap, ({ id, rank }) => {
-    const line = state.lines.get(id);
-    return line?.classId === jobClass.id && line.headRank === rank;
-  });
+  const top = liveTop(jobClass.heap, (entry) => isInClass(state, jobClass, entry));
   const line = top === undefined ? undefined : state.lines.get(top.id);
   return line === undefined ? undefined : lineHead(state, line);
 }
@@ -60,7 +58,16 @@ function lineFor(state: SchedulerState, request: JobRequest): Line {
   const id = [instanceId, kindOf(request)].join(SEPARATOR);
   let line = state.lines.get(id);
   if (line === undefined) {
-    line = { id, instanceId, request, heap: [], size: 0, classId: "", headRank: Infinity };
+    line = {
+      id,
+      instanceId,
+      request,
+      heap: [],
+      size: 0,
+      classId: "",
+      headRank: Infinity,
+      pushedRank: Infinity,
+    };
     state.lines.set(id, line);
     state.instances.get(instanceId)?.lines.add(id);
   }
@@ -72,11 +79,18 @@ function kindOf(request: JobRequest): string {
 }
 
 function lineHead(state: SchedulerState, line: Line): PendingJob | undefined {
-  const top = liveTop(line.heap, ({ id, rank }) => {
-    const job = state.pending.get(id);
-    return job?.lineId === line.id && job.request.seq === rank;
-  });
+  const top = liveTop(line.heap, (entry) => isInLine(state, line, entry));
   return top === undefined ? undefined : state.pending.get(top.id);
+}
+
+function isInLine(state: SchedulerState, line: Line, { id, rank }: HeapEntry): boolean {
+  const job = state.pending.get(id);
+  return job?.lineId === line.id && job.request.seq === rank;
+}
+
+function isInClass(state: SchedulerState, { id: classId }: JobClass, entry: HeapEntry): boolean {
+  const line = state.lines.get(entry.id);
+  return line?.classId === classId && line.headRank === entry.rank;
 }
 
 /** Entries of jobs and lines that have moved on are dropped when they come to the top. */
@@ -106,20 +120,26 @@ function enterClass(state: SchedulerState, line: Line): void {
   const instance = state.instances.get(line.instanceId);
   const place = instance === undefined || isUnplaced(instance) ? ANYWHERE : `=${line.instanceId}`;
   const classId = [place, kindOf(line.request)].join(SEPARATOR);
-  let jobClass = state.classes.get(classId);
-  if (line.classId !== classId) {
-    leaveClass(state, line);
-    if (jobClass === undefined) {
-      jobClass = { id: classId, priority: line.request.priority, heap: [], size: 0 };
-      state.classes.set(classId, jobClass);
-    }
+  const jobClass = state.classes.get(classId);
+  const isNew = line.classId !== classId;
+  if (isNew) leaveClass(state, line);
+  const joined = jobClass ?? newClass(state, classId, line.request.priority);
+  if (isNew) {
     line.classId = classId;
-    jobClass.size++;
-    heapPush(jobClass.heap, { rank: line.headRank, id: line.id });
-  } else if (jobClass !== undefined) {
-    heapPush(jobClass.heap, { rank: line.headRank, id: line.id });
+    joined.size++;
   }
-  state.awake.add(classId);
+  if (isNew || line.pushedRank !== line.headRank) {
+    line.pushedRank = line.headRank;
+    heapPush(joined.heap, { rank: line.headRank, id: line.id });
+    heapCompact(joined.heap, joined.size, (entry) => isInClass(state, joined, entry));
+  }
+  wake(state, classId);
+}
+
+function newClass(state: SchedulerState, id: string, priority: number): JobClass {
+  const jobClass = { id, priority, heap: [], size: 0, demand: null, knowledge: -1 };
+  state.classes.set(id, jobClass);
+  return jobClass;
 }
 
 function leaveClass(state: SchedulerState, line: Line): void {
@@ -128,9 +148,16 @@ function leaveClass(state: SchedulerState, line: Line): void {
   if (jobClass === undefined) return;
   jobClass.size--;
   if (jobClass.size > 0) {
-    state.awake.add(jobClass.id);
+    wake(state, jobClass.id);
     return;
   }
   state.classes.delete(jobClass.id);
   state.awake.delete(jobClass.id);
+  // Its head may have held a place.
+  state.host.changed = true;
+}
+
+function wake(state: SchedulerState, classId: string): void {
+  state.awake.add(classId);
+  state.fresh.add(classId);
 }

@@ -16,6 +16,7 @@ export function cloneState(state: SchedulerState): SchedulerState {
     lines: cloneMap(state.lines, (line) => ({ ...line, heap: [...line.heap] })),
     classes: cloneMap(state.classes, (each) => ({ ...each, heap: [...each.heap] })),
     awake: new Set(state.awake),
+    fresh: new Set(state.fresh),
     profiles: new Map(state.profiles),
     keysOf: cloneMap(state.keysOf, (keys) => new Set(keys)),
     holds: new Map(state.holds),
@@ -28,54 +29,48 @@ export function cloneState(state: SchedulerState): SchedulerState {
  * layout of the heaps and the reasons that were announced last.
  */
 export function canonicalKey(state: SchedulerState): string {
+  const { host } = state;
   return [
-    ...entries(state.pending, ({ request, passes }) => [request.priority, request.seq, passes]),
-    "|",
-    ...entries(state.running, ({ gpu, exclusive, startedAt }) => [gpu, exclusive, startedAt]),
-    "|",
-    ...entries(state.instances, instanceKey),
-    "|",
-    ...entries(state.gpus, ({ totalMb, freeMb, leavingMb, exclusiveJob, present }) => [
-      totalMb,
-      freeMb,
-      leavingMb,
-      exclusiveJob,
-      present,
-    ]),
-    "|",
-    ...entries(state.holds, ({ jobId, aside }) => [jobId, aside]),
-    "|",
-    ...[...state.awake].sort(),
-    "|",
-    ...[...state.profiles.keys()].sort(),
-    Object.values(state.host).join(","),
-  ].join(";");
+    `${host.gpusLive},${host.ramFreeMb},${host.ramPromisedMb},${host.ramLeavingMb}`,
+    host.diskFreeMb,
+    keyOf(state.pending, ({ request, passes }) => `${request.priority},${request.seq},${passes}`),
+    keyOf(state.running, ({ gpu, exclusive, startedAt }) => `${gpu},${exclusive},${startedAt}`),
+    keyOf(state.instances, instanceKey),
+    keyOf(state.gpus, gpuKey),
+    keyOf(state.holds, ({ jobId, aside }) => `${jobId},${aside}`),
+    sorted(state.awake).join(","),
+    sorted(state.profiles.keys()).join(","),
+  ].join("|");
 }
 
-function instanceKey(instance: Instance): unknown[] {
-  const { vram, ram, eviction } = instance;
-  return [
-    instance.state,
-    instance.gpu,
-    instance.maxConcurrent,
-    instance.exclusiveJob,
-    vram.sampledMb,
-    vram.measuredMb,
-    vram.floorMb,
-    ram.sampledMb,
-    ram.measuredMb,
-    ram.floorMb,
-    instance.baseVramMb,
-    instance.concurrentVramMb.join("/"),
-    instance.asleep,
-    instance.tainted,
-    instance.idleSince,
-    eviction === null ? "" : Object.values(eviction).join("/"),
-  ];
+function gpuKey({ totalMb, freeMb, leavingMb, exclusiveJob, present }: Gpu): string {
+  return `${totalMb},${freeMb},${leavingMb},${exclusiveJob},${present}`;
 }
 
-function entries<Value>(map: Map<string, Value>, key: (value: Value) => unknown[]): string[] {
-  return [...map].map(([id, value]) => `${id},${key(value).join(",")}`).sort();
+function instanceKey(instance: Instance): string {
+  const { state, gpu, vram, ram, eviction } = instance;
+  let key = `${state},${gpu},${instance.maxConcurrent},${instance.exclusiveJob},`;
+  key += `${vram.sampledMb},${vram.measuredMb},${vram.floorMb},`;
+  key += `${ram.sampledMb},${ram.measuredMb},${ram.floorMb},${instance.baseVramMb},`;
+  key += `${instance.asleep},${instance.tainted},${instance.idleSince},`;
+  if (instance.concurrentVramMb.length > 0) key += instance.concurrentVramMb.join("/");
+  return eviction === null ? `${key};` : `${key}${Object.values(eviction).join("/")};`;
+}
+
+function keyOf<Value>(map: Map<string, Value>, key: (value: Value) => string): string {
+  let text = "";
+  if (map.size < 2) for (const [id, value] of map) text += `${id},${key(value)};`;
+  else {
+    for (const id of sorted(map.keys())) {
+      const value = map.get(id);
+      if (value !== undefined) text += `${id},${key(value)};`;
+    }
+  }
+  return text;
+}
+
+function sorted(ids: Iterable<string>): string[] {
+  return [...ids].sort();
 }
 
 function cloneMap<Value>(

@@ -1,6 +1,6 @@
 import { borrowPeak, isMeasured, p95Of, parseProfileKey } from "./profile.ts";
 import type { ResourceProfile } from "./profile.ts";
-import type { SchedulerState } from "./state.ts";
+import type { JobClass, SchedulerState } from "./state.ts";
 import type { JobRequest } from "./types.ts";
 
 /** What the ladder takes a job to need. Amounts are MB. */
@@ -28,6 +28,20 @@ const UNMEASURED: Demand = {
   loadMs: null,
 };
 
+/** The demand of all members of a class, computed once per change of what is known. */
+export function demandOfClass(
+  state: SchedulerState,
+  jobClass: JobClass,
+  request: JobRequest,
+): Demand {
+  const { knowledge } = state.host;
+  if (jobClass.demand === null || jobClass.knowledge !== knowledge) {
+    jobClass.demand = demandOf(state, request);
+    jobClass.knowledge = knowledge;
+  }
+  return jobClass.demand;
+}
+
 export function demandOf(state: SchedulerState, request: JobRequest): Demand {
   const { admission, empiricalTracking } = state.config;
   const profile = empiricalTracking ? state.profiles.get(request.profileKey) : undefined;
@@ -44,7 +58,7 @@ export function gpuUseOf(state: SchedulerState, capability: string): "yes" | "no
   let use: "no" | "unknown" = "unknown";
   for (const profile of profilesOf(state, capability)) {
     if (profile.vramPeakMb.max > 0 || profile.vramLowerBoundMb > 0) return "yes";
-    if (profile.successes > 0) use = "no";
+    if (isMeasured(profile) && hasVramWhereNeeded(state, profile)) use = "no";
   }
   return use;
 }

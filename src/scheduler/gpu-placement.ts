@@ -16,6 +16,9 @@ import { sumOver } from "./ledger.ts";
 import { claim, expectedIdle, expectedStart, keptFromHolder, mayPass } from "./reservation.ts";
 import { UNKNOWN_GPU, type Gpu, type Hold, type Instance, type SchedulerState } from "./state.ts";
 
+/** How many GPUs are compared to find the one that can be free soonest. */
+const LOOK_AT = 32;
+
 /** Finds the GPU for a job that needs one, or says what it waits for. */
 export function placeOnGpu(context: Context, candidate: Candidate): Verdict {
   const { state } = context;
@@ -51,8 +54,9 @@ function besideOthersOn(context: Context, candidate: Candidate, gpu: Gpu): Verdi
   const { state } = context;
   const { instance, demand } = candidate;
   if (gpu.exclusiveJob !== null) return behindExclusive(context, candidate, gpu);
-  const costMb = costOf(state, instance, demand).vramMb;
-  if (fits(state, gpu, costMb)) {
+  const { vramMb: costMb, isVramHeld } = costOf(state, instance, demand);
+  // What it holds already it may use, also when another program has come to fill the margin.
+  if (isVramHeld || fits(state, gpu, costMb)) {
     if (passes(context, candidate, gpu, costMb)) return admitTo(gpu, false);
     return behindHolder(context, gpu.uuid);
   }
@@ -126,9 +130,12 @@ function releaseOn(
 
 /** The first job that waits for any GPU holds the one that can be free soonest. */
 function waitAnywhere(context: Context, candidate: Candidate, costMb: number): Verdict {
+  const { state } = context;
   const soonest = context.anywhereHeld
     ? null
-    : soonestGpu(context, candidate, (gpu) => expectedStart(context, candidate, gpu, costMb));
+    : soonestGpu(context, candidate, state.gpuOrder, (gpu) =>
+        expectedStart(context, candidate, gpu, costMb),
+      );
   if (soonest !== null) {
     context.anywhereHeld = true;
     if (soonest.gpu.exclusiveJob !== null) return behindExclusive(context, candidate, soonest.gpu);
@@ -138,21 +145,27 @@ function waitAnywhere(context: Context, candidate: Candidate, costMb: number): V
   return waitingFor(context, candidate, null, costMb);
 }
 
+/**
+ * The GPU that can be free soonest; with many, among the ones with most room now. A job keeps the
+ * one it held before: changing would throw away what has drained already.
+ */
 function soonestGpu(
   context: Context,
   candidate: Candidate,
+  gpus: readonly Gpu[],
   start: (gpu: Gpu) => Omit<Hold, "jobId"> | null,
 ): { gpu: Gpu; hold: Omit<Hold, "jobId"> } | null {
-  const { state, heldBefore } = context;
-  const before = state.gpus.get(heldBefore.get(idOf(candidate)) ?? "");
+  const before = context.heldBefore.get(idOf(candidate));
+  const roomiest = gpus.slice(-LOOK_AT);
+  const kept = before === undefined ? undefined : context.state.gpus.get(before);
+  if (kept !== undefined) roomiest.push(kept);
   let best: { gpu: Gpu; hold: Omit<Hold, "jobId"> } | null = null;
-  for (const gpu of before === undefined ? state.gpuOrder : [before, ...state.gpuOrder]) {
+  for (const gpu of roomiest.toReversed()) {
     if (!gpu.present || isHeldByOther(context, candidate, gpu)) continue;
     const hold = start(gpu);
     if (hold === null) continue;
+    if (gpu === kept) return { gpu, hold };
     if (best === null || hold.at < best.hold.at) best = { gpu, hold };
-    // Changing to another GPU would throw away what has drained already.
-    if (gpu === before) break;
   }
   return best;
 }
@@ -180,18 +193,17 @@ function aloneOn(context: Context, candidate: Candidate, gpu: Gpu): Verdict {
 function aloneAnywhere(context: Context, candidate: Candidate): Verdict {
   const { state } = context;
   const { lowerBoundMb } = candidate.demand;
-  const gpus = state.gpuOrder.toReversed();
-  const large = gpus.filter((gpu) => gpu.totalMb > lowerBoundMb);
-  const open = (large.length > 0 ? large : gpus).filter((gpu) => isOpen(context, candidate, gpu));
+  const large = state.gpuOrder.filter((gpu) => gpu.totalMb > lowerBoundMb);
+  const open = (large.length > 0 ? large : state.gpuOrder).filter((gpu) =>
+    isOpen(context, candidate, gpu),
+  );
   const idle = open.filter((gpu) => gpu.running.size === 0);
   const before = context.heldBefore.get(idOf(candidate));
   const gpu =
     idle.find(({ uuid }) => uuid === before) ??
-    idle.find((each) => awakeResidents(context, candidate, each).length === 0) ??
-    idle[0] ??
-    soonestGpu(context, candidate, (each) =>
-      open.includes(each) ? expectedIdle(context, each.running) : null,
-    )?.gpu;
+    idle.findLast((each) => awakeResidents(context, candidate, each).length === 0) ??
+    idle.at(-1) ??
+    soonestGpu(context, candidate, open, (each) => expectedIdle(context, each.running))?.gpu;
   if (gpu === undefined) {
     const reason = {
       kind: "alone" as const,
@@ -281,7 +293,7 @@ function passes(context: Context, candidate: Candidate, gpu: Gpu, costMb: number
 }
 
 /** Holds a GPU and sets aside the RAM that the job will need when the GPU is free. */
-function claimGpu(
+export function claimGpu(
   context: Context,
   candidate: Candidate,
   gpu: Gpu,

@@ -4,6 +4,8 @@ export interface HeapEntry {
   readonly id: string;
 }
 
+const SLACK = 64;
+
 export function heapPush(heap: HeapEntry[], entry: HeapEntry): void {
   let at = heap.push(entry) - 1;
   while (at > 0) {
@@ -31,6 +33,22 @@ export function heapPop(heap: HeapEntry[]): HeapEntry | undefined {
   }
   heap[at] = last;
   return top;
+}
+
+/** Drops entries that are not live any more, or are there twice, when they are the majority. */
+export function heapCompact(
+  heap: HeapEntry[],
+  live: number,
+  isLive: (entry: HeapEntry) => boolean,
+): void {
+  if (heap.length <= 2 * live + SLACK) return;
+  // An array in ascending order is a heap.
+  const seen = new Set<string>();
+  const kept = heap
+    .filter((entry) => isLive(entry) && seen.size < seen.add(entry.id).size)
+    .sort((a, b) => a.rank - b.rank);
+  heap.length = 0;
+  for (const entry of kept) heap.push(entry);
 }
 
 function smallerChild(heap: readonly HeapEntry[], at: number): number {

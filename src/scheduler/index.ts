@@ -6,6 +6,7 @@ export {
   foldSample,
   inputBucket,
   isMeasured,
+  machineGpuModel,
   p95Of,
   parseProfileKey,
   profileKey,

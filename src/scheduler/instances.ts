@@ -1,7 +1,15 @@
 import { regroup } from "./classes.ts";
 import type { Context } from "./context.ts";
 import { judgeEviction } from "./eviction.ts";
-import { gpuOf, marginOf, refreshAll, refreshInstance, setGpu, setRamSample } from "./ledger.ts";
+import {
+  gpuOf,
+  marginOf,
+  refreshAll,
+  refreshInstance,
+  refreshSet,
+  setGpu,
+  setRamSample,
+} from "./ledger.ts";
 import { UNKNOWN_GPU, type Instance, type MemoryUse, type SchedulerState } from "./state.ts";
 import type { InstanceSample, SchedulerEvent } from "./types.ts";
 
@@ -127,7 +135,7 @@ function takeSamples(state: SchedulerState, event: Telemetry, takenAt: number): 
     if (event.gpus !== null) {
       vram.sampledMb = sample.vramMb;
       vram.measuredMb = sample.vramMb;
-      raiseConcurrent(instance, Math.max(sample.vramMb, sample.vramPeakMb ?? 0));
+      raiseConcurrent(state, instance, Math.max(sample.vramMb, sample.vramPeakMb ?? 0));
     }
     setRamSample(state, instance, sample.ramMb);
     ram.measuredMb = sample.ramMb;
@@ -137,12 +145,13 @@ function takeSamples(state: SchedulerState, event: Telemetry, takenAt: number): 
   }
 }
 
-function raiseConcurrent(instance: Instance, seenMb: number): void {
+function raiseConcurrent(state: SchedulerState, instance: Instance, seenMb: number): void {
   const jobs = instance.running.size;
-  if (jobs < 2) return;
-  instance.concurrentVramMb[jobs] = Math.max(instance.concurrentVramMb[jobs] ?? 0, seenMb);
+  if (jobs < 2 || seenMb <= (instance.concurrentVramMb[jobs] ?? 0)) return;
+  instance.concurrentVramMb[jobs] = seenMb;
+  refreshSet(state, instance);
 }
 
 function noMemory(): MemoryUse {
-  return { sampledMb: 0, measuredMb: 0, reservedMb: 0, floorMb: 0 };
+  return { sampledMb: 0, measuredMb: 0, admittedMb: 0, reservedMb: 0, floorMb: 0 };
 }

@@ -16,39 +16,57 @@ const MARGIN_SHARE = 0.05;
  * The jobs of a set share what the instance held before its first job and add the rest of their
  * peaks; a measured peak of as many concurrent jobs can only raise that.
  */
-export function vramOfSet(state: SchedulerState, instance: Instance, extra: Need | null): number {
+function vramOfSet(state: SchedulerState, instance: Instance, extra: Need | null): number {
   const base = instance.baseVramMb;
-  let sum = 0;
   let jobs = 0;
+  let sum = 0;
   let largest = 0;
-  for (const { vramMb } of setOf(state, instance, extra)) {
+  const add = ({ vramMb }: Need): void => {
     jobs++;
     sum += Math.max(0, vramMb - base);
     largest = Math.max(largest, vramMb);
-  }
+  };
+  for (const job of runningIn(state, instance)) add(job);
+  if (extra !== null) add(extra);
   const together = jobs > 1 ? (instance.concurrentVramMb[jobs] ?? 0) : 0;
   return Math.max(sum > 0 ? base + sum : largest, together);
 }
 
 /** RAM of the set: the sum of the peaks, since how much of it is shared is not measured. */
-export function ramOfSet(state: SchedulerState, instance: Instance, extra: Need | null): number {
-  let sum = 0;
-  for (const { ramMb } of setOf(state, instance, extra)) sum += ramMb;
+function ramOfSet(state: SchedulerState, instance: Instance, extra: Need | null): number {
+  let sum = extra?.ramMb ?? 0;
+  for (const { ramMb } of runningIn(state, instance)) sum += ramMb;
   return sum;
 }
 
-/** What admitting `need` would add to the reservation of its instance. */
-export function costOf(state: SchedulerState, instance: Instance, need: Need): Need {
-  const vram = Math.max(standing(instance.vram), vramOfSet(state, instance, need));
-  const ram = Math.max(standing(instance.ram), ramOfSet(state, instance, need));
+/** What admitting a job would add to the reservations of its instance, in MB. */
+export interface Cost extends Need {
+  /** The instance already holds all that the job and those beside it can come to use. */
+  readonly isVramHeld: boolean;
+  readonly isRamHeld: boolean;
+}
+
+export function costOf(state: SchedulerState, instance: Instance, need: Need): Cost {
+  const { vram, ram } = instance;
+  const vramSet = vramOfSet(state, instance, need);
+  const ramSet = ramOfSet(state, instance, need);
   return {
-    vramMb: vram - instance.vram.reservedMb,
-    ramMb: ram - instance.ram.reservedMb,
+    vramMb: Math.max(standing(vram), vramSet) - vram.reservedMb,
+    ramMb: Math.max(standing(ram), ramSet) - ram.reservedMb,
+    isVramHeld: vramSet <= vram.measuredMb,
+    isRamHeld: ramSet <= ram.measuredMb,
   };
+}
+
+/** Recomputes what the jobs of an instance need together, after that set has changed. */
+export function refreshSet(state: SchedulerState, instance: Instance): void {
+  instance.vram.admittedMb = vramOfSet(state, instance, null);
+  instance.ram.admittedMb = ramOfSet(state, instance, null);
 }
 
 /** Recomputes one instance's reservations and what depends on them. */
 export function refreshInstance(state: SchedulerState, instance: Instance): void {
+  refreshSet(state, instance);
   updateReservations(state, instance);
   const gpu = instance.gpu === null ? undefined : state.gpus.get(instance.gpu);
   if (gpu !== undefined) refreshGpu(state, gpu);
@@ -69,6 +87,7 @@ export function refreshAll(state: SchedulerState): void {
     state.host.largestGpuMb = Math.max(state.host.largestGpuMb, gpu.totalMb - gpu.marginMb);
   }
   state.gpuOrder.sort((a, b) => a.availableMb - b.availableMb);
+  state.host.knowledge++;
 }
 
 /** Moves an instance to a GPU in the ledger; null takes it off. */
@@ -108,12 +127,8 @@ export function marginOf(state: SchedulerState, totalMb: number): number {
   return state.config.vramMarginMb ?? Math.max(MIN_MARGIN_MB, totalMb * MARGIN_SHARE);
 }
 
-/**
- * Whether `costMb` more may be promised on this GPU now. What costs nothing always fits: an instance
- * that holds its memory already must not wait because another program has come to fill the margin.
- */
+/** Whether `costMb` more may be promised on this GPU now. */
 export function fits(state: SchedulerState, gpu: Gpu, costMb: number): boolean {
-  if (costMb <= 0) return true;
   if (state.rules.memoryTest === "joint") return costMb <= gpu.availableMb;
   const reserved = sumOver(state, gpu, (instance) => instance.vram.reservedMb);
   const mb = costMb + gpu.marginMb;
@@ -149,12 +164,13 @@ export function sumOver(
   return sum;
 }
 
-function* setOf(state: SchedulerState, instance: Instance, extra: Need | null): Iterable<Need> {
-  for (const id of instance.running) {
-    const job: RunningJob | undefined = state.running.get(id);
-    if (job !== undefined) yield job;
+function runningIn(state: SchedulerState, { running }: Instance): RunningJob[] {
+  const jobs: RunningJob[] = [];
+  for (const id of running) {
+    const job = state.running.get(id);
+    if (job !== undefined) jobs.push(job);
   }
-  if (extra !== null) yield extra;
+  return jobs;
 }
 
 /** What an instance holds whatever runs in it. */
@@ -164,17 +180,22 @@ function standing(use: MemoryUse): number {
 
 function updateReservations(state: SchedulerState, instance: Instance): void {
   const { vram, ram } = instance;
-  vram.reservedMb = Math.max(standing(vram), vramOfSet(state, instance, null));
+  vram.reservedMb = Math.max(standing(vram), vram.admittedMb);
   const promisedBefore = promised(ram);
-  ram.reservedMb = Math.max(standing(ram), ramOfSet(state, instance, null));
-  state.host.ramPromisedMb += promised(ram) - promisedBefore;
+  ram.reservedMb = Math.max(standing(ram), ram.admittedMb);
+  changeRamPromised(state, promised(ram) - promisedBefore);
 }
 
 /** The sum of RAM promises is kept up to date by differences, so a sample is changed here. */
 export function setRamSample(state: SchedulerState, instance: Instance, sampledMb: number): void {
   const before = promised(instance.ram);
   instance.ram.sampledMb = sampledMb;
-  state.host.ramPromisedMb += promised(instance.ram) - before;
+  changeRamPromised(state, promised(instance.ram) - before);
+}
+
+function changeRamPromised({ host }: SchedulerState, byMb: number): void {
+  host.ramPromisedMb += byMb;
+  if (byMb < 0) host.changed = true;
 }
 
 function promised(use: MemoryUse): number {
@@ -211,7 +232,9 @@ function updateAvailable(state: SchedulerState, gpu: Gpu): void {
     promisedMb += promised(instance.vram);
     evictable ||= isIdleResident(instance) && instance.vram.sampledMb > 0;
   }
-  gpu.availableMb = gpu.freeMb - gpu.marginMb - promisedMb;
+  const availableMb = gpu.freeMb - gpu.marginMb - promisedMb;
+  if (availableMb > gpu.availableMb || evictable) state.host.changed = true;
+  gpu.availableMb = availableMb;
   if (evictable && gpu.present) state.evictableGpus.add(gpu.uuid);
   else state.evictableGpus.delete(gpu.uuid);
 }

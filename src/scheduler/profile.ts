@@ -27,6 +27,8 @@ export interface ResourceProfile {
   /** Runs, whatever their end. */
   readonly count: number;
   readonly successes: number;
+  /** Successful runs that were alone in their instance: the runs that measure. */
+  readonly measuredRuns: number;
   /** Peak VRAM in MB of runs that were alone in their instance. */
   readonly vramPeakMb: Distribution;
   /** Peak host RAM in MB of runs that were alone in their instance. */
@@ -35,6 +37,8 @@ export interface ResourceProfile {
   readonly durationMs: Distribution;
   readonly loadMs: Distribution;
   readonly cpuPercentMean: number;
+  /** Runs that `cpuPercentMean` is the mean of. */
+  readonly cpuSamples: number;
   /** Sums of what the calls reported; units are not interpreted. */
   readonly usageTotals: Readonly<Record<string, number>>;
   /** Wall clock, milliseconds since 1970. */
@@ -44,7 +48,10 @@ export interface ResourceProfile {
   readonly vramLowerBoundMb: number;
 }
 
-/** One finished run. Amounts that were not measured are null. */
+/**
+ * One finished run. Amounts that were not measured are null; where a monitor watches the GPUs, a key
+ * without a VRAM measurement goes on running alone, so a run that used none must say 0.
+ */
 export interface ResourceSample {
   readonly key: ProfileKeyParts;
   readonly outcome: "completed" | "failed" | "cancelled" | "out_of_memory";
@@ -80,6 +87,15 @@ export function profileKey(parts: ProfileKeyParts): string {
     parts.bucket ?? "",
     parts.gpuModel ?? "",
   ].join(SEPARATOR);
+}
+
+/**
+ * The GPU model for the keys of a machine: all of its models where they differ, since a job is placed
+ * after its key is made. The peaks of such a key are the highest on any of them.
+ */
+export function machineGpuModel(models: readonly string[]): string | null {
+  const distinct = [...new Set(models)].sort();
+  return distinct.length === 0 ? null : distinct.join(" + ");
 }
 
 /** The parts of a key that `profileKey` made; null for any other text. */
@@ -122,14 +138,12 @@ export function foldSample(
     key: before.key,
     count: before.count + 1,
     successes: before.successes + (succeeded ? 1 : 0),
+    measuredRuns: before.measuredRuns + (succeeded && sample.alone ? 1 : 0),
     vramPeakMb: fold(before.vramPeakMb, peaksCount ? sample.vramPeakMb : null),
     ramPeakMb: fold(before.ramPeakMb, peaksCount ? sample.ramPeakMb : null),
     durationMs: fold(before.durationMs, succeeded ? sample.durationMs : null),
     loadMs: fold(before.loadMs, sample.loadMs),
-    cpuPercentMean:
-      sample.cpuPercent === null
-        ? before.cpuPercentMean
-        : before.cpuPercentMean + (sample.cpuPercent - before.cpuPercentMean) / (before.count + 1),
+    ...foldCpu(before, sample.cpuPercent),
     usageTotals: addUsage(before.usageTotals, sample.usage),
     lastSeenMs: Math.max(before.lastSeenMs, sample.seenAtMs),
     driver: sample.driver ?? before.driver,
@@ -141,7 +155,7 @@ export function foldSample(
 
 /** Whether a successful run alone in its instance has measured this key. */
 export function isMeasured(profile: ResourceProfile): boolean {
-  return profile.successes > 0 && (profile.vramPeakMb.count > 0 || profile.ramPeakMb.count > 0);
+  return profile.measuredRuns > 0;
 }
 
 export function p95Of(distribution: Distribution): number | null {
@@ -180,7 +194,7 @@ export function borrowPeak(
 
 function mayLend(profile: ResourceProfile, parts: ProfileKeyParts): boolean {
   const { key } = profile;
-  if (!isMeasured(profile)) return false;
+  if (!isMeasured(profile) || profile.vramPeakMb.count === 0) return false;
   if (key.capability !== parts.capability || key.configHash !== parts.configHash) return false;
   if (key.gpuModel !== parts.gpuModel) return false;
   const byVersion = compareVersions(key.version, parts.version);
@@ -211,11 +225,13 @@ function emptyProfile(key: ProfileKeyParts): ResourceProfile {
     key: { ...key, version: majorMinor(key.version) },
     count: 0,
     successes: 0,
+    measuredRuns: 0,
     vramPeakMb: emptyDistribution(),
     ramPeakMb: emptyDistribution(),
     durationMs: emptyDistribution(),
     loadMs: emptyDistribution(),
     cpuPercentMean: 0,
+    cpuSamples: 0,
     usageTotals: {},
     lastSeenMs: 0,
     driver: null,
@@ -235,6 +251,18 @@ function fold(before: Distribution, value: number | null): Distribution {
     mean: before.mean + (value - before.mean) / count,
     max: Math.max(before.max, value),
     p95: addToQuantile(before.p95, value),
+  };
+}
+
+function foldCpu(
+  { cpuPercentMean, cpuSamples }: ResourceProfile,
+  percent: number | null,
+): Pick<ResourceProfile, "cpuPercentMean" | "cpuSamples"> {
+  if (percent === null) return { cpuPercentMean, cpuSamples };
+  const count = cpuSamples + 1;
+  return {
+    cpuPercentMean: cpuPercentMean + (percent - cpuPercentMean) / count,
+    cpuSamples: count,
   };
 }
 

@@ -1,4 +1,5 @@
 import { RAM, type Candidate, type Context } from "./context.ts";
+import type { Demand } from "./demand.ts";
 import { availableRam, isIdleResident } from "./ledger.ts";
 import type { Gpu, Hold, Instance, MemoryUse, SchedulerState } from "./state.ts";
 
@@ -9,6 +10,7 @@ interface Place {
   readonly leavingMb: number;
   readonly instances: Iterable<string>;
   readonly use: (instance: Instance) => MemoryUse;
+  readonly need: (demand: Demand) => number;
 }
 
 /**
@@ -32,8 +34,12 @@ export function expectedStart(
   const ends = [{ at: now, mb: place.leavingMb }];
   for (const id of place.instances) {
     const instance = state.instances.get(id);
-    if (instance === undefined || instance === candidate.instance) continue;
-    ends.push({ at: endOf(state, instance, now), mb: place.use(instance).reservedMb });
+    if (instance === undefined) continue;
+    const use = place.use(instance);
+    const isOwn = instance === candidate.instance;
+    // What its own instance holds stays; only what the jobs that run there add will be gone.
+    const keptMb = isOwn ? Math.max(use.measuredMb, place.need(candidate.demand)) - costMb : 0;
+    ends.push({ at: endOf(state, instance, now), mb: Math.max(0, use.reservedMb - keptMb) });
   }
   ends.sort((a, b) => a.at - b.at);
   let availableMb = place.availableMb;
@@ -44,8 +50,10 @@ export function expectedStart(
     availableMb += end.mb;
     at = end.at;
   }
-  if (availableMb < costMb) return null;
-  return { at, extraMb: availableMb - costMb };
+  if (availableMb >= costMb) return { at, extraMb: availableMb - costMb };
+  // When its instance holds enough already, it starts as soon as the jobs that run there have ended.
+  const isHeld = place.need(candidate.demand) <= place.use(candidate.instance).measuredMb;
+  return isHeld ? { at: endOf(state, candidate.instance, now), extraMb: 0 } : null;
 }
 
 /** When nothing will run on a GPU (or in an instance); nothing is left beside a job that runs alone. */
@@ -130,6 +138,7 @@ function placeOf(state: SchedulerState, where: Gpu | typeof RAM): Place {
       leavingMb: state.host.ramLeavingMb,
       instances: state.present,
       use: (instance) => instance.ram,
+      need: ({ ramMb }) => ramMb,
     };
   }
   return {
@@ -137,6 +146,7 @@ function placeOf(state: SchedulerState, where: Gpu | typeof RAM): Place {
     leavingMb: where.leavingMb,
     instances: where.instances,
     use: (instance) => instance.vram,
+    need: ({ vramMb }) => vramMb,
   };
 }
 

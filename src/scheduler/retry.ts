@@ -20,7 +20,7 @@ export type RetryDecision =
       readonly delayMs: number;
       /** The process must not be used again. */
       readonly restartWorker: boolean;
-      /** Idle residents are asked to leave before the next attempt. */
+      /** The GPU was too full: the raised lower bound makes the ladder clear it for the next attempt. */
       readonly evict: boolean;
     };
 

@@ -2,6 +2,7 @@ import type { HeapEntry } from "./heap.ts";
 import type { BlockReason } from "./block-reason.ts";
 import { DEFAULT_RULES, type AdmissionMode, type SchedulerConfig } from "./types.ts";
 import type { EvictionLevel, InstanceState, JobRequest, SchedulerRules } from "./types.ts";
+import type { Demand } from "./demand.ts";
 import type { ResourceProfile } from "./profile.ts";
 
 /** Stands for the GPU of a machine that has no monitor: GPU jobs run alone on it. */
@@ -28,6 +29,8 @@ export interface SchedulerState {
   readonly classes: Map<string, JobClass>;
   /** Classes whose head is examined in the next step. */
   readonly awake: Set<string>;
+  /** Classes that got a new head, or woke up, since a step last looked. */
+  readonly fresh: Set<string>;
   readonly profiles: Map<string, ResourceProfile>;
   /** Keys of one capability, for borrowing and to know whether it uses a GPU. */
   readonly keysOf: Map<string, Set<string>>;
@@ -58,6 +61,10 @@ export interface Host {
   /** RAM of workers that have ended since the last sample. */
   ramLeavingMb: number;
   largestGpuMb: number;
+  /** Set by whatever may let a job start that could not before; read at the end of a step. */
+  changed: boolean;
+  /** Counts changes of what demands are computed from. */
+  knowledge: number;
 }
 
 export interface PendingJob {
@@ -89,6 +96,8 @@ export interface Line {
   size: number;
   classId: string;
   headRank: number;
+  /** The rank it stands with in the heap of its class. */
+  pushedRank: number;
 }
 
 /**
@@ -100,6 +109,9 @@ export interface JobClass {
   readonly priority: number;
   readonly heap: HeapEntry[];
   size: number;
+  /** What its members need, as far as was known at `knowledge`. */
+  demand: Demand | null;
+  knowledge: number;
 }
 
 export interface MemoryUse {
@@ -107,6 +119,8 @@ export interface MemoryUse {
   sampledMb: number;
   /** The latest measurement from any source. */
   measuredMb: number;
+  /** Peak of the set of jobs that run in the instance. */
+  admittedMb: number;
   /** What the place must count on: `max(measured now, peak of the set of jobs admitted into it)`. */
   reservedMb: number;
   /** Held until a sample shows what the jobs that ended have left behind. */
@@ -197,6 +211,7 @@ export function createScheduler(
     lines: new Map(),
     classes: new Map(),
     awake: new Set(),
+    fresh: new Set(),
     profiles: new Map(),
     keysOf: new Map(),
     holds: new Map(),
@@ -208,6 +223,8 @@ export function createScheduler(
       ramPromisedMb: 0,
       ramLeavingMb: 0,
       largestGpuMb: 0,
+      changed: false,
+      knowledge: 0,
     },
   };
 }

@@ -1,16 +1,17 @@
-import { diskReason, examine } from "./admission.ts";
+import { examine } from "./admission.ts";
+import { Agenda } from "./agenda.ts";
 import { sameBlock, type BlockReason } from "./block-reason.ts";
-import { addPending, classHead, isBefore, regroup, removePending } from "./classes.ts";
+import { regroup, removePending } from "./classes.ts";
 import { RAM, type Candidate, type Context, type Verdict } from "./context.ts";
-import { demandOf } from "./demand.ts";
-import { judgeEviction, onEvictionReply } from "./eviction.ts";
-import { forgetProcess, instanceOf, onInstanceChanged, onTelemetry } from "./instances.ts";
+import { demandOf, demandOfClass } from "./demand.ts";
+import { apply } from "./events.ts";
+import { instanceOf } from "./instances.ts";
 import { costOf, gpuOf, refreshInstance, setGpu } from "./ledger.ts";
+import { reject } from "./reject.ts";
 import { countPasses, expectedStart } from "./reservation.ts";
 import { UNKNOWN_GPU, type Instance, type JobClass, type PendingJob } from "./state.ts";
 import type { RunningJob, SchedulerState } from "./state.ts";
-import type { ResourceProfile } from "./profile.ts";
-import type { Decision, JobRequest, SchedulerEvent } from "./types.ts";
+import type { Decision, SchedulerEvent } from "./types.ts";
 
 /**
  * The reducer: takes one event and says what to do about it.
@@ -28,142 +29,11 @@ export function step(state: SchedulerState, event: SchedulerEvent): Decision[] {
     heldBefore: new Map(),
     anywhereHeld: false,
   };
+  state.host.changed = false;
   apply(context, event);
-  admitWhatFits(context);
+  // Most events of a full machine free nothing and bring no new head: then nobody can start.
+  if (state.host.changed || state.fresh.size > 0) admitWhatFits(context);
   return context.decisions;
-}
-
-function apply(context: Context, event: SchedulerEvent): void {
-  const { state } = context;
-  switch (event.type) {
-    case "job_submitted":
-      submit(context, event.job);
-      break;
-    case "job_finished":
-      finish(context, event);
-      break;
-    case "job_removed":
-      removePending(state, event.jobId);
-      break;
-    case "job_reprioritized":
-      reprioritize(state, event);
-      break;
-    case "instance_changed":
-      onInstanceChanged(context, event);
-      break;
-    case "telemetry":
-      onTelemetry(context, event);
-      break;
-    case "profile_changed":
-      setProfile(state, event.key, event.profile);
-      break;
-    case "eviction_finished":
-      withInstance(state, event.instanceId, (instance) => {
-        onEvictionReply(context, instance, event.replied);
-      });
-      break;
-    case "tick":
-      for (const id of state.present) {
-        withInstance(state, id, (instance) => judgeEviction(context, instance, -Infinity));
-      }
-      break;
-  }
-}
-
-function withInstance(state: SchedulerState, id: string, act: (instance: Instance) => void): void {
-  const instance = state.instances.get(id);
-  if (instance !== undefined) act(instance);
-}
-
-function submit(context: Context, request: JobRequest): void {
-  const { state } = context;
-  if (state.pending.has(request.jobId) || state.running.has(request.jobId)) return;
-  instanceOf(state, request.instanceId, request.capability);
-  const disk = state.config.admission === "permissive" ? null : diskReason(state);
-  if (disk !== null) {
-    reject(context, request, {
-      resource: "disk_mb",
-      neededMb: disk.neededMb,
-      availableMb: disk.availableMb,
-    });
-    return;
-  }
-  addPending(state, { request, passes: 0, reason: null });
-}
-
-function finish(context: Context, event: Extract<SchedulerEvent, { type: "job_finished" }>): void {
-  const { state, now } = context;
-  const job = state.running.get(event.jobId);
-  if (job === undefined) return;
-  const instance = instanceOf(state, job.request.instanceId, job.request.capability);
-  keepFloor(state, instance, job, now);
-  state.running.delete(event.jobId);
-  instance.running.delete(event.jobId);
-  if (instance.exclusiveJob === event.jobId) instance.exclusiveJob = null;
-  const gpu = job.gpu === null ? undefined : state.gpus.get(job.gpu);
-  gpu?.running.delete(event.jobId);
-  if (gpu?.exclusiveJob === event.jobId) gpu.exclusiveJob = null;
-  if (event.outcome === "out_of_memory" && instance.state !== "absent") instance.tainted = true;
-  if (instance.running.size === 0) onIdle(context, instance);
-  refreshInstance(state, instance);
-  regroup(state, instance);
-}
-
-/**
- * What the ended job has left in its worker is unknown until a sample shows it: as much as was
- * reserved for it, or, after a run that measured, its peak, or all of the GPU.
- */
-function keepFloor(state: SchedulerState, instance: Instance, job: RunningJob, now: number): void {
-  if (instance.state === "absent") return;
-  const { vram, ram } = instance;
-  vram.floorMb = vram.reservedMb;
-  ram.floorMb = ram.reservedMb;
-  instance.floorSince = now;
-  if (!job.exclusive) return;
-  const measured = demandOf(state, job.request);
-  const isKnown = measured.alone === null || !state.host.gpusLive;
-  const wholeMb = job.gpu === null ? 0 : (state.gpus.get(job.gpu)?.totalMb ?? 0);
-  vram.floorMb = Math.max(vram.floorMb, isKnown ? measured.vramMb : wholeMb);
-  ram.floorMb = Math.max(ram.floorMb, measured.ramMb);
-}
-
-function onIdle({ state, now, decisions }: Context, instance: Instance): void {
-  instance.idleSince = now;
-  if (instance.state === "absent") {
-    forgetProcess(state, instance);
-  } else if (instance.tainted) {
-    instance.state = "releasing";
-    decisions.push({ type: "respawn", instanceId: instance.id, reason: "out_of_memory" });
-  }
-}
-
-function reprioritize(
-  state: SchedulerState,
-  event: Extract<SchedulerEvent, { type: "job_reprioritized" }>,
-): void {
-  const job = removePending(state, event.jobId);
-  if (job === undefined) return;
-  const { priority, seq } = job.request;
-  const request = {
-    ...job.request,
-    priority: event.priority ?? priority,
-    seq: event.seq ?? seq,
-  };
-  addPending(state, { ...job, request });
-}
-
-function setProfile(state: SchedulerState, key: string, profile: ResourceProfile | null): void {
-  const capability = (profile ?? state.profiles.get(key))?.key.capability;
-  if (capability === undefined) return;
-  const keys = state.keysOf.get(capability) ?? new Set();
-  state.keysOf.set(capability, keys);
-  if (profile === null) {
-    keys.delete(key);
-    state.profiles.delete(key);
-  } else {
-    keys.add(key);
-    state.profiles.set(key, profile);
-  }
 }
 
 /** Examines every class head in order, once; what is admitted lets the next of its class be examined. */
@@ -190,42 +60,11 @@ function admitWhatFits(context: Context): void {
     const candidate: Candidate = {
       job,
       instance: instanceOf(state, request.instanceId, request.capability),
-      demand: demandOf(state, request),
+      demand: demandOfClass(state, jobClass, request),
     };
     const verdict = refuse(state, examine(context, candidate));
     carryOut(context, candidate, verdict, jobClass);
-    if (verdict.kind !== "block") agenda.addAwake();
-  }
-}
-
-/** The awake classes in the order of their heads; each is examined once unless its head leaves. */
-class Agenda {
-  readonly #state: SchedulerState;
-  readonly #done = new Set<string>();
-  #classes: { jobClass: JobClass; job: PendingJob }[] = [];
-
-  constructor(state: SchedulerState) {
-    this.#state = state;
-    this.addAwake();
-  }
-
-  /** Takes in classes that became awake, and the new head of the one that was taken last. */
-  addAwake(): void {
-    const entries: { jobClass: JobClass; job: PendingJob }[] = [];
-    for (const id of this.#state.awake) {
-      const jobClass = this.#state.classes.get(id);
-      const job = jobClass === undefined ? undefined : classHead(this.#state, jobClass);
-      if (jobClass === undefined || job === undefined) continue;
-      if (!this.#done.has(job.request.jobId)) entries.push({ jobClass, job });
-    }
-    // Last first, so that the next one is at the end.
-    this.#classes = entries.sort((a, b) => (isBefore(a.job.request, b.job.request) ? 1 : -1));
-  }
-
-  take(): { jobClass: JobClass; job: PendingJob } | null {
-    const next = this.#classes.pop() ?? null;
-    if (next !== null) this.#done.add(next.job.request.jobId);
-    return next;
+    if (verdict.kind !== "block") agenda.addFresh();
   }
 }
 
@@ -356,23 +195,3 @@ function renewHolds(context: Context, places: readonly string[]): void {
     state.holds.set(place, { ...hold, ...(renewed ?? { at: Infinity, extraMb: 0 }) });
   }
 }
-
-function reject(
-  context: Context,
-  request: JobRequest,
-  { resource, neededMb, availableMb }: Omit<Extract<Verdict, { kind: "reject" }>, "kind">,
-): void {
-  context.decisions.push({
-    type: "reject",
-    jobId: request.jobId,
-    shortfall: { resource, needed: Math.ceil(neededMb), available: Math.floor(availableMb) },
-    advice: ADVICE[resource],
-  });
-}
-
-const ADVICE = {
-  gpu_vram_mb:
-    "No GPU of this machine is large enough: use a smaller input, batch or context, a quantized model, or a GPU with more memory.",
-  system_ram_mb: "Use a smaller input, or close programs that hold memory.",
-  disk_mb: "Free disk space, or lower the minimum that is kept free.",
-} as const;

@@ -4,6 +4,8 @@ import type { GpuSource } from "./gpu-source.ts";
 
 const FIRST_RETRY_MS = 250;
 const LAST_RETRY_MS = 5_000;
+/** A stream this fast begins with a reading made for it, not with one shared with others. */
+const FRESH_HZ = 100;
 
 export interface FollowerListener {
   sample(sample: GpuSample): void;
@@ -42,6 +44,22 @@ export class GpuFollower implements AsyncDisposable {
       this.#loops.delete(loop);
     });
     this.#loops.add(loop);
+  }
+
+  /** One sample that is read now, beside the stream; gives up after `limitMs`. */
+  async readOnce(limitMs: number): Promise<void> {
+    const stop = new AbortController();
+    const limit = this.#clock.sleep(limitMs, stop.signal);
+    const read = this.#readFirst(stop.signal).catch(() => undefined);
+    await Promise.race([read, limit.catch(() => undefined)]);
+    stop.abort();
+  }
+
+  async #readFirst(signal: AbortSignal): Promise<void> {
+    for await (const chunk of this.#source.watch(FRESH_HZ, signal)) {
+      this.#deliver(chunk);
+      return;
+    }
   }
 
   async #run(hz: number, signal: AbortSignal, takeOver: () => void): Promise<void> {

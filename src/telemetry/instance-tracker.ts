@@ -1,8 +1,11 @@
 import type { Attribution, InstanceTree } from "./attribution.ts";
+import type { TelemetryClock } from "./clock.ts";
 import type { ProcessReader, ProcessReading } from "./process-reader.ts";
 
 /** Shared pages are measured again at most this often: it is the dearest reading there is. */
 const PSS_PERIOD_MS = 1_000;
+/** For a large tree it takes so long that only this share of the time may go into it. */
+const PSS_TIME_SHARE = 0.01;
 
 /** What one look at an instance's tree found. */
 export interface TreeUse {
@@ -12,6 +15,8 @@ export interface TreeUse {
   /** CPU time of every process seen so far, ended ones included. */
   readonly cpuMs: number;
   readonly processes: number;
+  /** Since the look before; 100 is one core. Null at the first look. */
+  readonly cpuPercent: number | null;
   readonly atMs: number;
 }
 
@@ -23,28 +28,32 @@ export class InstanceTracker {
   readonly jobs = new Set<string>();
   hasRun = false;
   use: TreeUse | undefined;
-  /** Latest VRAM by GPU. */
+  /** Latest and highest VRAM by GPU, and highest resident memory, since it is followed. */
   gpu: ReadonlyMap<string, Attribution> = new Map();
+  readonly gpuPeakBytes = new Map<string, number>();
+  hostPeakBytes = 0;
   readonly #reader: ProcessReader;
   readonly #hostCgroup: string | null;
+  readonly #clock: TelemetryClock;
   readonly #cpuByProcess = new Map<string, number>();
   #processes: readonly ProcessReading[] = [];
   #innerPids = new Map<string, number>();
   #cgroup: string | null | undefined;
   #cpuMs = 0;
   #pssShare: number | undefined;
-  #pssReadMs = -Infinity;
+  #nextPssMs = -Infinity;
   #pssRunning: Promise<void> | undefined;
 
   constructor(
     identity: { readonly instanceId: string; readonly rootPid: number },
     reader: ProcessReader,
-    hostCgroup: string | null,
+    { hostCgroup, clock }: { readonly hostCgroup: string | null; readonly clock: TelemetryClock },
   ) {
     this.instanceId = identity.instanceId;
     this.rootPid = identity.rootPid;
     this.#reader = reader;
     this.#hostCgroup = hostCgroup;
+    this.#clock = clock;
   }
 
   /** Loading, or running a job: what changes on its GPU may be its doing. */
@@ -60,16 +69,26 @@ export class InstanceTracker {
     this.#countCpu(processes);
     const rssBytes = processes.reduce((sum, { rssBytes: bytes }) => sum + bytes, 0);
     const isShared = processes.length > 1;
-    if (isShared && nowMs - this.#pssReadMs >= PSS_PERIOD_MS) this.#startPss(nowMs, rssBytes);
+    if (isShared && nowMs >= this.#nextPssMs) this.#startPss(nowMs, rssBytes);
     const share = isShared ? this.#pssShare : undefined;
+    const before = this.use;
     this.use = {
       bytes: rssBytes * (share ?? 1),
       method: share === undefined ? "rss" : "pss",
       cpuMs: this.#cpuMs,
       processes: processes.length,
+      cpuPercent: before === undefined ? null : cpuPercent(before, this.#cpuMs, nowMs),
       atMs: nowMs,
     };
+    this.hostPeakBytes = Math.max(this.hostPeakBytes, this.use.bytes);
     return this.use;
+  }
+
+  sampled(gpu: ReadonlyMap<string, Attribution>): void {
+    this.gpu = gpu;
+    for (const [uuid, { bytes }] of gpu) {
+      this.gpuPeakBytes.set(uuid, Math.max(bytes, this.gpuPeakBytes.get(uuid) ?? 0));
+    }
   }
 
   /** The tree as last seen. Inner pids are read once for every process. */
@@ -118,14 +137,17 @@ export class InstanceTracker {
 
   #startPss(nowMs: number, rssBytes: number): void {
     if (this.#pssRunning !== undefined || rssBytes === 0) return;
-    this.#pssReadMs = nowMs;
+    this.#nextPssMs = nowMs + PSS_PERIOD_MS;
     this.#pssRunning = this.#readPss(rssBytes).finally(() => {
       this.#pssRunning = undefined;
     });
   }
 
   async #readPss(rssBytes: number): Promise<void> {
+    const startMs = this.#clock.now();
     const shares = await Promise.all(this.#processes.map(({ pid }) => this.#reader.pssBytes(pid)));
+    const endMs = this.#clock.now();
+    this.#nextPssMs = Math.max(this.#nextPssMs, endMs + (endMs - startMs) / PSS_TIME_SHARE);
     let sum = 0;
     for (const bytes of shares) {
       // Unreadable for one (another user's, or just ended) means unknown for all.
@@ -134,4 +156,9 @@ export class InstanceTracker {
     }
     this.#pssShare = Math.min(1, sum / rssBytes);
   }
+}
+
+function cpuPercent(before: TreeUse, cpuMs: number, nowMs: number): number | null {
+  const elapsedMs = nowMs - before.atMs;
+  return elapsedMs <= 0 ? before.cpuPercent : ((cpuMs - before.cpuMs) / elapsedMs) * 100;
 }

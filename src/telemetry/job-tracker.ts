@@ -23,14 +23,16 @@ export interface JobMeasurement {
   readonly cpuPercentMean: number | null;
   /** No other job ran in the instance meanwhile, so the peaks are this job's alone. */
   readonly aloneInInstance: boolean;
+  /** Most jobs that ran in the instance at once meanwhile, this one counted. */
+  readonly concurrentJobs: number;
 }
 
 /** Collects the peaks of one running job. */
 export class JobTracker {
   readonly jobId: string;
   readonly instance: InstanceTracker;
-  alone: boolean;
   gpuSamples = 0;
+  #concurrentJobs = 1;
   #samples = 0;
   #gpuPeaks = new Map<string, Attribution>();
   #hostPeak: TreeUse | undefined;
@@ -41,8 +43,12 @@ export class JobTracker {
   constructor(jobId: string, instance: InstanceTracker, startMs: number) {
     this.jobId = jobId;
     this.instance = instance;
-    this.alone = instance.jobs.size === 0;
     this.#startMs = startMs;
+  }
+
+  /** `jobs` run in the instance now. */
+  shared(jobs: number): void {
+    this.#concurrentJobs = Math.max(this.#concurrentJobs, jobs);
   }
 
   looked(use: TreeUse): void {
@@ -78,7 +84,8 @@ export class JobTracker {
       hostPeakMb: this.#hostPeak === undefined ? null : this.#hostPeak.bytes / MIB,
       hostMethod: this.#hostPeak?.method ?? "rss",
       cpuPercentMean: this.#cpuPercentMean(),
-      aloneInInstance: this.alone,
+      aloneInInstance: this.#concurrentJobs === 1,
+      concurrentJobs: this.#concurrentJobs,
     };
   }
 

@@ -32,6 +32,11 @@ export interface InstanceSnapshot {
   readonly processes: number;
   readonly hostMb: number | null;
   readonly hostMethod: "rss" | "pss";
+  /** 100 is one core. */
+  readonly cpuPercent: number | null;
+  /** Since the instance is followed; the VRAM one is that of its fullest GPU. */
+  readonly hostPeakMb: number;
+  readonly gpuPeakMb: number;
   readonly jobs: readonly string[];
 }
 
@@ -72,6 +77,9 @@ export function snapshotOf(parts: SnapshotParts): TelemetrySnapshot {
       processes: instance.use?.processes ?? 0,
       hostMb: toMb(instance.use?.bytes),
       hostMethod: instance.use?.method ?? "rss",
+      cpuPercent: instance.use?.cpuPercent ?? null,
+      hostPeakMb: instance.hostPeakBytes / MIB,
+      gpuPeakMb: Math.max(0, ...instance.gpuPeakBytes.values()) / MIB,
       jobs: [...instance.jobs],
     })),
     ram: {

@@ -12,13 +12,19 @@ import { openProcessReader } from "./pidusage-reader.ts";
 import { RingBuffer } from "./ring-buffer.ts";
 import { snapshotOf, type TelemetrySnapshot } from "./snapshot.ts";
 
+/** Loading, and memory that comes back, are watched at the active rate too. */
+const LINGER_MS = 5_000;
+
+const ENOUGH_SAMPLES = 2;
+const FRESH_LIMIT_MS = 300;
+
 export interface TelemetryOptions {
   /** Absent: no monitor, GPU fields are unknown. */
   readonly source?: GpuSource;
   /** @default the reader that fits this system */
   readonly processes?: ProcessReader;
   readonly clock?: TelemetryClock;
-  /** While a job runs. @default 10 */
+  /** While a job runs, and shortly after one ended or an instance came or went. @default 10 */
   readonly activeHz?: number;
   /** @default 1 */
   readonly idleHz?: number;
@@ -51,8 +57,8 @@ export class Telemetry implements AsyncDisposable {
   readonly #listeners = new Set<(notice: TelemetryNotice) => void>();
   readonly #stop = new AbortController();
   #wake = new AbortController();
-  #nextSample = Promise.withResolvers<void>();
   #loop: Promise<void> | undefined;
+  #activeUntilMs = -Infinity;
   #gpus: readonly { readonly state: GpuState; readonly attribution: GpuAttribution }[] = [];
   #sample: { readonly value: GpuSample; readonly atMs: number } | undefined;
 
@@ -75,7 +81,7 @@ export class Telemetry implements AsyncDisposable {
   /** Begins sampling; dispose to end it. */
   start(): void {
     this.#loop ??= this.#run();
-    this.#follower?.follow(this.#rate());
+    this.#follower?.follow(this.#gpuRate());
   }
 
   /**
@@ -87,14 +93,18 @@ export class Telemetry implements AsyncDisposable {
   trackInstance(instanceId: string, rootPid: number): void {
     if (this.#instances.get(instanceId)?.rootPid === rootPid) return;
     this.untrackInstance(instanceId);
-    const tracker = new InstanceTracker({ instanceId, rootPid }, this.#reader, this.#hostCgroup);
+    const tracker = new InstanceTracker({ instanceId, rootPid }, this.#reader, {
+      hostCgroup: this.#hostCgroup,
+      clock: this.#clock,
+    });
     this.#instances.set(instanceId, tracker);
     this.#hurry();
   }
 
   untrackInstance(instanceId: string): void {
-    this.#instances.delete(instanceId);
+    if (!this.#instances.delete(instanceId)) return;
     for (const ledger of this.#ledgers.values()) ledger.forget(instanceId);
+    this.#hurry();
   }
 
   /** Begins to measure a job. Jobs that overlap in an instance all count as not alone. */
@@ -106,21 +116,25 @@ export class Telemetry implements AsyncDisposable {
     }
     this.#jobs.set(jobId, new JobTracker(jobId, instance, this.#clock.now()));
     instance.jobs.add(jobId);
-    if (instance.jobs.size > 1) for (const id of instance.jobs) this.#markShared(id);
+    for (const id of instance.jobs) this.#jobs.get(id)?.shared(instance.jobs.size);
     this.#hurry();
   }
 
-  /** Ends it. A job that ended between two GPU samples waits for the next one, briefly. */
+  /**
+   * Ends it. A job so short that the stream hardly saw it is looked at once more: what it loaded is
+   * mostly still there, and calling it nothing would admit the next one beside too much.
+   */
   async endJob(jobId: string): Promise<JobMeasurement> {
     const job = this.#jobs.get(jobId);
     if (job === undefined) throw new TypeError(`Job ${jobId} is not measured`);
     const endMs = this.#clock.now();
-    if (job.gpuSamples === 0 && this.#isLive()) await this.#waitForSample();
+    const hasGpus = this.#isLive() && this.#gpus.length > 0;
+    if (hasGpus && job.gpuSamples < ENOUGH_SAMPLES) await this.#follower?.readOnce(FRESH_LIMIT_MS);
     job.looked(await job.instance.look(this.#clock.now()));
     this.#jobs.delete(jobId);
     job.instance.jobs.delete(jobId);
     job.instance.hasRun = true;
-    this.#follower?.follow(this.#rate());
+    this.#activeUntilMs = this.#clock.now() + LINGER_MS;
     return job.finish(endMs);
   }
 
@@ -154,20 +168,27 @@ export class Telemetry implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     this.#wake.abort();
-    this.#nextSample.resolve();
     await this.#follower?.[Symbol.asyncDispose]();
     await this.#loop;
     await Promise.all([...this.#instances.values()].map((instance) => instance.settle()));
   }
 
   #rate(): number {
-    return this.#jobs.size > 0 ? this.#rates.active : this.#rates.idle;
+    const isActive = this.#jobs.size > 0 || this.#clock.now() < this.#activeUntilMs;
+    return isActive ? this.#rates.active : this.#rates.idle;
   }
 
-  /** Looks now and from here on at the rate that fits. */
+  /** A monitor that has no GPU to tell of is only asked whether that is still so. */
+  #gpuRate(): number {
+    const hasNone = this.#isLive() && this.#gpus.length === 0;
+    return hasNone ? this.#rates.idle : this.#rate();
+  }
+
+  /** Looks now, and for a while at the active rate. */
   #hurry(): void {
+    this.#activeUntilMs = this.#clock.now() + LINGER_MS;
     if (this.#loop === undefined) return;
-    this.#follower?.follow(this.#rate());
+    this.#follower?.follow(this.#gpuRate());
     this.#wake.abort();
   }
 
@@ -176,6 +197,7 @@ export class Telemetry implements AsyncDisposable {
       this.#wake = new AbortController();
       const startMs = this.#clock.now();
       await this.#lookAtTrees(startMs);
+      this.#follower?.follow(this.#gpuRate());
       const restMs = 1000 / this.#rate() - (this.#clock.now() - startMs);
       await this.#clock.sleep(Math.max(1, restMs), this.#wake.signal).catch(() => undefined);
     }
@@ -206,11 +228,9 @@ export class Telemetry implements AsyncDisposable {
       state,
       attribution: this.#withDelta(attributeGpu(state, context), instances),
     }));
-    for (const instance of instances) instance.gpu = held(instance.instanceId, this.#gpus);
+    for (const instance of instances) instance.sampled(held(instance.instanceId, this.#gpus));
     const uuids = sample.gpus.filter(({ lost }) => !lost).map(({ uuid }) => uuid);
     for (const job of this.#jobs.values()) job.sampled(job.instance.gpu, uuids);
-    this.#nextSample.resolve();
-    this.#nextSample = Promise.withResolvers<void>();
     const snapshot = this.snapshot();
     this.#history.push(snapshot);
     this.#notify({ type: "gpu_sample", snapshot });
@@ -238,18 +258,6 @@ export class Telemetry implements AsyncDisposable {
   #isLive(): boolean {
     if (this.#sample === undefined || this.#follower === undefined) return false;
     return this.#clock.now() - this.#sample.atMs <= staleAfterMs(this.#rates.idle);
-  }
-
-  async #waitForSample(): Promise<void> {
-    const waited = new AbortController();
-    const limit = this.#clock.sleep(3_000 / this.#rates.active, waited.signal);
-    await Promise.race([this.#nextSample.promise, limit.catch(() => undefined)]);
-    waited.abort();
-  }
-
-  #markShared(jobId: string): void {
-    const job = this.#jobs.get(jobId);
-    if (job !== undefined) job.alone = false;
   }
 
   #notify(notice: TelemetryNotice): void {

@@ -83,14 +83,14 @@ describe("golden bodies", () => {
   const part = z.tuple([z.string(), z.int()]);
   const each = z.object({
     title: z.string(),
-    repeat: part,
-    then: part,
+    start: part,
+    more: part,
     end: z.string().default(""),
     fits: z.boolean(),
   });
-  for (const { title, repeat, then, end, fits } of golden("bodies", z.array(each))) {
+  for (const { title, start, more, end, fits } of golden("bodies", z.array(each))) {
     test(`${fits ? "fit with" : "do not fit with"} ${title}`, () => {
-      const text = repeat[0].repeat(repeat[1]) + then[0].repeat(then[1]) + end;
+      const text = start[0].repeat(start[1]) + more[0].repeat(more[1]) + end;
       expect(new BodyScanner().push(Buffer.from(text)) === undefined).toBe(fits);
     });
   }

@@ -98,6 +98,10 @@ export class FakeExecutor implements Executor {
     };
   }
 
+  names(): readonly string[] {
+    return [...this.#slots.keys()];
+  }
+
   check(
     instanceId: string,
     _target: CallTarget,

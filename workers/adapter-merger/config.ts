@@ -15,5 +15,10 @@ export const configSchema = z.strictObject({
     .min(0)
     .default(64)
     .describe("Results kept for a repeat of the same recipe, as hard links; 0 keeps none."),
+  cache_mb: z
+    .int()
+    .min(0)
+    .default(50_000)
+    .describe("Megabytes of results kept for a repeat, by size of their files; the newest stay."),
 });
 export type MergerConfig = z.output<typeof configSchema>;

@@ -172,9 +172,11 @@ export const mergeModelsInputSchema = z.strictObject({
     .min(1)
     .max(64)
     .describe("Checkpoints to merge, in order."),
-  base: folderSchema(
-    "Checkpoint that the others were trained from; every method but linear and slerp needs it.",
-  ).optional(),
+  base: folderSchema("Base checkpoint.")
+    .optional()
+    .describe(
+      "Checkpoint that the others were trained from; every method but linear and slerp needs it.",
+    ),
   method: z.enum(MODEL_METHODS).default("ties").describe("Merge method."),
   compat: z
     .enum(["none", "mergekit"])

@@ -49,7 +49,7 @@ export function gpuMonitor(hostPid: number): Capability<typeof configSchema> {
       },
     ],
     initialize: async (config) => {
-      tower.configure(config);
+      await tower.configure(config);
       await tower.monitor();
     },
     release: { source: () => tower.close() },

@@ -33,6 +33,7 @@ export class Monitor implements AsyncDisposable {
   readonly #clock: MonitorClock;
   readonly #namespace = pidNamespace();
   readonly #holders = new Map<number, Pick<GpuProcess, "own" | "name">>();
+  readonly #closed = new AbortController();
   #holdersReadMs = -Infinity;
   #sequence = 0;
   #last: Sample | undefined;
@@ -60,8 +61,9 @@ export class Monitor implements AsyncDisposable {
     return this.#running;
   }
 
-  /** Samples at `hz` and the events between them, until `signal` aborts. */
-  async *watch(hz: number, signal: AbortSignal): AsyncGenerator<Sample | MonitorEvent, void> {
+  /** Samples at `hz` and the events between them, until `stop` aborts or this is disposed. */
+  async *watch(hz: number, stop: AbortSignal): AsyncGenerator<Sample | MonitorEvent, void> {
+    const signal = AbortSignal.any([stop, this.#closed.signal]);
     const periodMs = 1000 / hz;
     const startMs = this.#clock.now();
     let before: Sample | undefined;
@@ -120,6 +122,9 @@ export class Monitor implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed.abort();
+    // A driver must not be shut down under a reading.
+    await this.#running?.catch(() => undefined);
     await this.#source[Symbol.asyncDispose]();
   }
 }

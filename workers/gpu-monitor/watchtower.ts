@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import type { MonitorConfig } from "./config.ts";
 import type { Sample } from "./model.ts";
 import { Monitor } from "./monitor.ts";
@@ -17,7 +18,8 @@ export class Watchtower {
     this.#hostPid = hostPid;
   }
 
-  configure(config: MonitorConfig): void {
+  async configure(config: MonitorConfig): Promise<void> {
+    if (!isDeepStrictEqual(config, this.#config)) await this.close();
     this.#config = config;
   }
 

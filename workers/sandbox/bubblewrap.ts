@@ -1,5 +1,5 @@
 import type { Backend } from "./backend.ts";
-import { INIT_CAPABILITIES, INIT_SCRIPT, guestCommand } from "./jail-init.ts";
+import { INIT_CAPABILITIES, INIT_ENVIRONMENT, INIT_SCRIPT } from "./jail-init.ts";
 import { FD, NOBODY, WORK_FOLDER, parentFolders, type JailPolicy, type Mount } from "./policy.ts";
 
 /** The options of bubblewrap for a policy; they go to it through a descriptor, not its argv. */
@@ -7,22 +7,28 @@ export function bubblewrapOptions(policy: JailPolicy): string[] {
   return [
     NAMESPACES,
     identityOptions(policy),
-    Object.entries(policy.env).flatMap(([name, value]) => ["--setenv", name, value]),
+    Object.entries(INIT_ENVIRONMENT).flatMap(([name, value]) => ["--setenv", name, value]),
     mountOptions(policy),
     ["--seccomp", String(FD.seccomp), "--chdir", WORK_FOLDER],
   ].flat();
 }
 
-const NAMESPACES =
-  "--unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup-try --die-with-parent --new-session --as-pid-1 --hostname sandbox --clearenv".split(
-    " ",
-  );
+const NAMESPACES = [
+  "--unshare-pid",
+  "--unshare-net",
+  "--unshare-ipc",
+  "--unshare-uts",
+  "--unshare-cgroup-try",
+  "--die-with-parent",
+  "--new-session",
+  "--as-pid-1",
+  "--hostname",
+  "sandbox",
+  "--clearenv",
+];
 
 /** Arguments for `bwrap` itself. */
-export function bubblewrapArguments(policy: JailPolicy): string[] {
-  const init = ["/bin/sh", "-c", INIT_SCRIPT, "init", guestCommand(policy)];
-  return ["--args", String(FD.args), "--", ...init];
-}
+const ARGUMENTS = ["--args", String(FD.args), "--", "/bin/sh", "-c", INIT_SCRIPT, "init"];
 
 function identityOptions({ identity }: JailPolicy): string[] {
   if (identity === "userns") {
@@ -68,7 +74,7 @@ export function bubblewrapBackend(file: string, version: string): Backend {
     notEnforced: [],
     launch: (policy) => ({
       file,
-      args: bubblewrapArguments(policy),
+      args: ARGUMENTS,
       optionFile: bubblewrapOptions(policy).join("\0"),
     }),
   };

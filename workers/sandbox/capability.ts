@@ -1,13 +1,31 @@
+import { join } from "node:path";
 import { CjmError, defineAction, defineCapability, z } from "cjm-substrate/worker";
+import { casesAction } from "./cases-action.ts";
+import { casesInputSchema, casesOutputSchema } from "./cases-schema.ts";
+import { probeAction, probeOutputSchema } from "./probe-action.ts";
 import { runAction } from "./run-action.ts";
 import { limitsSchema, runInputSchema, runOutputSchema } from "./schemas.ts";
+import { testsAction } from "./tests-action.ts";
+import { testsInputSchema, testsOutputSchema } from "./tests-schema.ts";
 import { Workbench } from "./workbench.ts";
 
 const configSchema = z.strictObject({
   python: z.string().default("python3").describe("Python for guests: a path or a name on PATH."),
-  node: z.string().default(process.execPath).describe("Node for guests: a path or a name on PATH."),
+  node: z
+    .string()
+    .optional()
+    .describe(
+      "Node for guests: a path or a name on PATH. Without it, the Node that runs this worker.",
+    ),
   bash: z.string().default("bash").describe("bash for guests: a path or a name on PATH."),
   default_limits: limitsSchema.default({}).describe("Limits of a run that names none."),
+  packages: z
+    .strictObject({
+      python: z.array(z.string()).default([]),
+      node: z.array(z.string()).default([]),
+    })
+    .prefault({})
+    .describe("Folders of installed packages that guests may import from, read-only."),
   cgroup_parent: z
     .string()
     .optional()
@@ -30,12 +48,15 @@ export const sandbox = defineCapability({
   maxConcurrentRequests: 4,
   resources: { platforms: ["linux-x64", "linux-arm64"] },
 
-  async initialize({ python, node, bash, default_limits: defaultLimits, cgroup_parent }) {
+  async initialize(config, { dataFolder }) {
+    const { python, node = process.execPath, bash } = config;
     workbench?.[Symbol.dispose]();
     workbench = await Workbench.open({
       interpreters: { python, node, bash },
-      defaultLimits,
-      cgroupParent: cgroup_parent,
+      defaultLimits: config.default_limits,
+      packages: config.packages,
+      cgroupParent: config.cgroup_parent,
+      workspaceFolder: join(dataFolder, "workspaces"),
     });
   },
 
@@ -51,6 +72,24 @@ export const sandbox = defineCapability({
       input: runInputSchema,
       output: runOutputSchema,
       handler: (input, call) => runAction(ready(), input, call),
+    }),
+    check_cases: defineAction({
+      description: "Compares what code computes with what is expected, outside its jail.",
+      input: casesInputSchema,
+      output: casesOutputSchema,
+      handler: (input, call) => casesAction(ready(), input, call),
+    }),
+    run_tests: defineAction({
+      description: "Runs unittest, pytest or node:test tests beside the code they test.",
+      input: testsInputSchema,
+      output: testsOutputSchema,
+      handler: (input, call) => testsAction(ready(), input, call),
+    }),
+    probe: defineAction({
+      description: "Which isolation there is on this machine, and why not more.",
+      input: z.strictObject({}),
+      output: probeOutputSchema,
+      handler: () => probeAction(ready()),
     }),
   },
 });

@@ -123,14 +123,20 @@ export class JailCgroup {
     for (const folder of this.#folders()) writeFileSync(join(folder, "cgroup.procs"), String(pid));
   }
 
+  /** Processes in it now. */
+  members(): number[] {
+    const text = this.#text("memory", "cgroup.procs") ?? "";
+    return text.split("\n").filter(Boolean).map(Number);
+  }
+
   /** The limits as the kernel has them. */
-  effectiveLimits(): { memoryMb: number | undefined; pids: number | undefined } {
+  effectiveLimits(): Partial<Pick<Limits, "memoryMb" | "pids">> {
     const isUnified = this.#parent.version === 2;
     const memory = this.#number("memory", isUnified ? "memory.max" : "memory.limit_in_bytes");
     const pids = this.#number("pids", "pids.max");
     return {
-      memoryMb: memory === undefined ? undefined : memory / MB,
-      pids: pids === undefined ? undefined : pids - INIT_PROCESSES,
+      ...(memory !== undefined && { memoryMb: memory / MB }),
+      ...(pids !== undefined && { pids: pids - INIT_PROCESSES }),
     };
   }
 

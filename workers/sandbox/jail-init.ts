@@ -11,8 +11,10 @@ import { FD, GUEST_CHANNEL, NOBODY, type JailPolicy } from "./policy.ts";
  */
 export const INIT_SCRIPT = [
   "echo ready",
-  "read -r go || exit 1",
-  `awk 'BEGIN { print "status", system(ARGV[1]) }' "$1"`,
+  // Through the gate and not as an argument, which every user of the machine could read.
+  "IFS= read -r command || exit 1",
+  "line='\n'",
+  `COMMAND="$command" LINE="$line" awk 'BEGIN { print "status", system(ENVIRON["COMMAND"]) }'`,
   "[ $$ -eq 1 ] && kill -9 -1 2>/dev/null",
   "echo swept",
   "read -r end",
@@ -21,16 +23,28 @@ export const INIT_SCRIPT = [
 /** Capabilities the jail's first process keeps under `setuid`, to become the guest and to end it. */
 export const INIT_CAPABILITIES = ["CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL"] as const;
 
-/** One word of a shell command line. */
+/** One word of a shell command line that has to be a single line. */
 export function shellQuote(word: string): string {
-  return /^[\w@%+=:,./-]+$/u.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+  if (/^[\w@%+=:,./-]+$/u.test(word)) return word;
+  const quoted = word.replaceAll("'", String.raw`'\''`).replaceAll("\n", `'"$LINE"'`);
+  return `'${quoted}'`;
 }
 
 /** The shell command with which the init script starts the guest. */
 export function guestCommand(policy: JailPolicy): string {
-  const words = [...limitWords(policy), ...identityWords(policy), ...policy.argv];
-  return `exec ${words.map(shellQuote).join(" ")} ${redirections(policy.hasChannel === true)}`;
+  const words = [...identityWords(policy), ...environmentWords(policy), ...policy.argv];
+  const start = words.map(shellQuote).join(" ");
+  const own = limitCommand(policy);
+  return `${own} && exec ${start} ${redirections(policy.hasChannel === true)}`;
 }
+
+/** Set for the guest alone: the jail's first processes must not load what a caller's variable names. */
+function environmentWords({ env }: JailPolicy): string[] {
+  return ["env", "-i", ...Object.entries(env).map(([name, value]) => `${name}=${value}`)];
+}
+
+/** The environment of the jail's first processes. */
+export const INIT_ENVIRONMENT = { PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" };
 
 function redirections(hasChannel: boolean): string {
   const own = `<&${FD.stdin} >&${FD.stdout} 2>&${FD.stderr}`;
@@ -39,19 +53,24 @@ function redirections(hasChannel: boolean): string {
   return `${own} ${GUEST_CHANNEL}<&${FD.channel} ${close} ${FD.channel}>&-`;
 }
 
-const MB = 1_048_576;
+/** POSIX counts file sizes in blocks of this many bytes. */
+const FILE_BLOCK = 512;
 
-function limitWords({ limits, identity }: JailPolicy): string[] {
+/** Set by the shell itself, which saves starting a program for it. */
+function limitCommand({ limits, identity }: JailPolicy): string {
   // The sum over the tree is the supervisor's; this one ends a process that the supervisor missed.
   const cpuSeconds = Math.ceil(limits.cpuMs / 1_000) + 1;
   // Above the size of the file systems, so that a full disk is ENOSPC and not a signal.
-  const fileBytes = (limits.diskMb + 1) * MB;
-  const words = ["prlimit", "--core=0", `--cpu=${cpuSeconds}`, `--fsize=${fileBytes}`];
-  words.push("--nofile=1024", "--memlock=65536", "--msgqueue=0");
+  const fileBlocks = ((limits.diskMb + 1) * 1_048_576) / FILE_BLOCK;
+  const common = `ulimit -c 0 && ulimit -t ${cpuSeconds} && ulimit -f ${fileBlocks} && ulimit -n ${MAX_OPEN_FILES}`;
   // Counted per user namespace; without one it would count other jails of the same uid.
-  if (identity === "userns") words.push(`--nproc=${limits.pids + INIT_PROCESSES}`);
-  return words;
+  if (identity !== "userns") return common;
+  const processes = limits.pids + INIT_PROCESSES;
+  // dash and busybox call it p; to bash p is something else that cannot be set.
+  return `${common} && { ulimit -p ${processes} || ulimit -u ${processes}; } 2>/dev/null`;
 }
+
+const MAX_OPEN_FILES = 1_024;
 
 /** Processes of the jail that are ours: the init shell and awk. */
 export const INIT_PROCESSES = 2;

@@ -8,6 +8,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { CjmError } from "cjm-substrate/worker";
 import type { Backend } from "./backend.ts";
 import { JailCgroup, type CgroupParent } from "./cgroup.ts";
+import { guestCommand } from "./jail-init.ts";
 import { OutputCapture, type CapturedOutput } from "./output-capture.ts";
 import { FD, WORK_FOLDER, type JailPolicy } from "./policy.ts";
 import { childrenOf, isRunning, treeOf } from "./process-tree.ts";
@@ -36,6 +37,9 @@ const READY_TIMEOUT_MS = 10_000;
 const SWEEP_GRACE_MS = 200;
 /** How long a pipe may stay open after every process of the jail is gone. */
 const DRAIN_GRACE_MS = 250;
+
+/** About two seconds; what is left then, the next worker's sweep removes. */
+const MAX_REMOVE_TRIES = 1_000;
 
 let jailCount = 0;
 
@@ -117,7 +121,7 @@ export class Jail implements AsyncDisposable {
 
   /** Lets the guest run. */
   openGate(): void {
-    this.#child.stdin?.write("go\n");
+    this.#child.stdin?.write(`${guestCommand(this.policy)}\n`);
   }
 
   /** Resolves when no process of the guest is left; undefined if the jail died as a whole. */
@@ -148,6 +152,7 @@ export class Jail implements AsyncDisposable {
       if (this.initPid !== 0) killQuietly(this.initPid);
     } else {
       for (const pid of treeOf(this.#child.pid ?? 0)) killQuietly(pid);
+      for (const pid of this.cgroup?.members() ?? []) killQuietly(pid);
     }
     this.#child.kill("SIGKILL");
   }
@@ -170,10 +175,11 @@ export class Jail implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.finish();
-    this.#engine.scratch.returnSlot(this.#slot);
-    // The kernel lets go of a cgroup only after the last process in it has been reaped.
-    while (this.cgroup?.remove() === false) await delay(2);
-    this.cgroup = undefined;
+    // A pipe that somebody still holds is not given to another jail.
+    if (this.#stdout.isDrained && this.#stderr.isDrained) {
+      this.#engine.scratch.returnSlot(this.#slot);
+    }
+    await this.#removeCgroup();
   }
 
   async #becomeReady(policy: JailPolicy, signal: AbortSignal): Promise<void> {
@@ -190,6 +196,15 @@ export class Jail implements AsyncDisposable {
     const id = `${process.pid}-${Date.now().toString(36)}-${jailCount}`;
     this.cgroup = JailCgroup.create(this.#engine.cgroups, id, policy.limits);
     this.cgroup.add(this.initPid);
+  }
+
+  /** The kernel lets go of a cgroup only after the last process in it has been reaped. */
+  async #removeCgroup(): Promise<void> {
+    for (let tries = 0; tries < MAX_REMOVE_TRIES; tries += 1) {
+      if (this.cgroup?.remove() !== false) break;
+      await delay(2);
+    }
+    this.cgroup = undefined;
   }
 
   async #setupError(isTimeout: boolean): Promise<CjmError> {

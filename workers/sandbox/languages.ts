@@ -4,7 +4,7 @@ import { delimiter, dirname, isAbsolute, join } from "node:path";
 import { promisify } from "node:util";
 import { CjmError } from "cjm-substrate/worker";
 import type { Mount } from "./policy.ts";
-import { isSystemPath, programMount } from "./sandbox-root.ts";
+import { guestPath, isSystemPath, programMount } from "./sandbox-root.ts";
 
 export const LANGUAGES = ["python", "node", "bash", "command"] as const;
 export type Language = (typeof LANGUAGES)[number];
@@ -12,6 +12,8 @@ export type Language = (typeof LANGUAGES)[number];
 /** An interpreter on this machine and what a jail must show for it to start. */
 export interface Interpreter {
   readonly path: string;
+  /** The same program as a guest sees it. */
+  readonly guestPath: string;
   readonly version: string;
   readonly mounts: readonly Mount[];
 }
@@ -55,15 +57,17 @@ export async function findInterpreter(
   const real = realpathSync(path);
   const { stdout } = await run(real, ["--version"], { env: {} });
   const version = /\d+(?:\.\d+)+/u.exec(stdout)?.[0] ?? "";
-  return { path: real, version, mounts: programMount(real) };
+  return { path: real, guestPath: guestPath(real), version, mounts: programMount(real) };
 }
 
 async function pythonInterpreter(path: string): Promise<Interpreter> {
   const { stdout } = await run(path, ["-c", PYTHON_FACTS]);
   const [executable = path, prefix = "", basePrefix = "", version = ""] = stdout.split("\n");
   const folders = [...new Set([prefix, basePrefix])].filter((folder) => !isSystemPath(folder));
-  const mounts = folders.map((folder): Mount => ({ kind: "ro", source: folder, target: folder }));
-  return { path: executable, version, mounts };
+  const mounts = folders.map((source): Mount => {
+    return { kind: "ro", source, target: guestPath(source) };
+  });
+  return { path: executable, guestPath: guestPath(executable), version, mounts };
 }
 
 /** The executable file a name stands for, as a shell would find it. */

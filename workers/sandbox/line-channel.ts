@@ -23,25 +23,19 @@ export class LineChannel implements Disposable {
     if (!this.#isClosed) this.#socket.write(`${line}\n`);
   }
 
-  /** The next line; undefined at the end, or when `timeoutMs` have passed. */
-  async receive(timeoutMs: number): Promise<string | undefined> {
-    const timer = setTimeout(() => this.#wake.resolve(), timeoutMs);
-    try {
-      if (this.#lines.length === 0 && !this.#isClosed) await this.#wake.promise;
-      return this.#lines.shift();
-    } finally {
-      clearTimeout(timer);
+  /** The next line; undefined at the end. */
+  async receive(): Promise<string | undefined> {
+    while (this.#lines.length === 0 && !this.#isClosed) {
       this.#wake = Promise.withResolvers<void>();
+      await this.#wake.promise;
     }
+    return this.#lines.shift();
   }
 
-  get isClosed(): boolean {
-    return this.#isClosed && this.#lines.length === 0;
-  }
-
+  /** Half-closes: the guest reads an end, and whoever waits here is let go. */
   [Symbol.dispose](): void {
     this.#socket.end();
-    this.#socket.resume();
+    this.#close();
   }
 
   #take(chunk: Buffer): void {

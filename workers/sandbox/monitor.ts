@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { CgroupReading, JailCgroup } from "./cgroup.ts";
 import { INIT_PROCESSES } from "./jail-init.ts";
 import type { JailPolicy, Limits } from "./policy.ts";
-import { sampleTree } from "./process-tree.ts";
+import { sampleTree, type TreeSample } from "./process-tree.ts";
 import type { LimitStatus } from "./status.ts";
 import { folderBytes } from "./work-folders.ts";
 
@@ -118,8 +118,9 @@ export class Monitor implements Disposable {
             isOutOfPids: seen.pids - INIT_PROCESSES >= limits.pids,
           }
         : { isOutOfMemory: seen.reading.oomKills > 0, isOutOfPids: seen.reading.pidsRefused > 0 };
-    if (isOutOfMemory) return "oom";
+    // A fork bomb also fills memory; what it ran into first is the number of processes.
     if (isOutOfPids) return "pids";
+    if (isOutOfMemory) return "oom";
     if (seen.isDiskFull) return "disk_limit";
     return this.#cpuMs > limits.cpuMs ? "cpu_timeout" : undefined;
   }
@@ -151,8 +152,8 @@ export class Monitor implements Disposable {
     return folderBytes(workSource, limit) > limit;
   }
 
-  #cpuTotal(reading: CgroupReading | undefined, tree = sampleTree(this.#jail.initPid)): number {
-    return reading?.cpuMs ?? tree.cpuMs;
+  #cpuTotal(reading: CgroupReading | undefined, sampled?: TreeSample): number {
+    return reading?.cpuMs ?? (sampled ?? sampleTree(this.#jail.initPid)).cpuMs;
   }
 
   #exceeded(limit: LimitStatus): void {

@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import type { Backend } from "./backend.ts";
-import { INIT_SCRIPT, guestCommand } from "./jail-init.ts";
+import { INIT_SCRIPT } from "./jail-init.ts";
 
 /** A PID namespace and nothing else, so that ending its first process ends all of it. */
 const CAGE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
@@ -27,8 +27,8 @@ export async function noIsolation(): Promise<Backend> {
     notEnforced: ["files", "network", "system calls"],
     launch: (policy) => ({
       file: "setpriv",
-      args: [...words, "/bin/sh", "-c", INIT_SCRIPT, "init", guestCommand(policy)],
-      env: policy.env,
+      args: [...words, "/bin/sh", "-c", INIT_SCRIPT, "init"],
+      env: { PATH: process.env["PATH"] ?? "/usr/bin:/bin" },
       cwd: policy.workSource,
     }),
   };

@@ -1,5 +1,5 @@
 import type { Backend } from "./backend.ts";
-import { INIT_CAPABILITIES, INIT_SCRIPT, guestCommand } from "./jail-init.ts";
+import { INIT_CAPABILITIES, INIT_ENVIRONMENT, INIT_SCRIPT } from "./jail-init.ts";
 import { kafelPolicy } from "./kafel.ts";
 import { FD, NOBODY, WORK_FOLDER, type JailPolicy, type Mount } from "./policy.ts";
 import type { Architecture } from "./seccomp.ts";
@@ -18,19 +18,32 @@ const DEVICE_LINKS = { fd: "/proc/self/fd", stdin: "fd/0", stdout: "fd/1", stder
 export function nsjailConfig(policy: JailPolicy, architecture: Architecture): string {
   const passed: number[] = [FD.stdin, FD.stdout, FD.stderr];
   if (policy.hasChannel === true) passed.push(FD.channel);
-  const init = ["-c", INIT_SCRIPT, "init", guestCommand(policy)];
+  const init = ["-c", INIT_SCRIPT, "init"];
   return [
     'mode: ONCE hostname: "sandbox" time_limit: 0 disable_rl: true nice_level: 0',
     "iface_no_lo: false keep_env: false mount_proc: true clone_newtime: false",
     `log_level: WARNING log_fd: ${FD.log} cwd: ${quote(WORK_FOLDER)}`,
     ...passed.map((fd) => `pass_fd: ${fd}`),
     ...identityLines(policy),
-    ...Object.entries(policy.env).map(([name, value]) => `envar: ${quote(`${name}=${value}`)}`),
+    ...Object.entries(INIT_ENVIRONMENT).map(
+      ([name, value]) => `envar: ${quote(`${name}=${value}`)}`,
+    ),
     ...deviceLines(),
     ...policy.mounts.map((mount) => mountLine(mount, policy.limits.diskMb)),
-    `seccomp_string: ${quote(kafelPolicy(SYSCALL_RULES, architecture))}`,
+    seccompLine(architecture),
     `exec_bin { path: "/bin/sh" ${init.map((word) => `arg: ${quote(word)}`).join(" ")} }`,
   ].join("\n");
+}
+
+const seccompLines = new Map<Architecture, string>();
+
+/** Long and always the same, so it is written once. */
+function seccompLine(architecture: Architecture): string {
+  const known = seccompLines.get(architecture);
+  if (known !== undefined) return known;
+  const line = `seccomp_string: ${quote(kafelPolicy(SYSCALL_RULES, architecture))}`;
+  seccompLines.set(architecture, line);
+  return line;
 }
 
 function identityLines({ identity }: JailPolicy): string[] {

@@ -34,6 +34,7 @@ export class OutputCapture {
   readonly #ended = Promise.withResolvers<void>();
   #keptBytes = 0;
   #totalBytes = 0;
+  #isDrained = false;
 
   /** Takes ownership of the descriptor. */
   constructor(fd: number, options: CaptureOptions) {
@@ -49,8 +50,16 @@ export class OutputCapture {
       onread: { buffer, callback },
     });
     this.#socket.on("error", () => undefined);
+    this.#socket.on("end", () => {
+      this.#isDrained = true;
+    });
     this.#socket.on("close", () => this.#ended.resolve());
     this.#socket.resume();
+  }
+
+  /** True once the stream has come to its end, so that nobody holds it any more. */
+  get isDrained(): boolean {
+    return this.#isDrained;
   }
 
   /** Resolves at the end of the stream, or after `graceMs` if a writer still holds it. */

@@ -28,7 +28,7 @@ export function identityHere(): Identity {
 }
 
 /** The jail a probe makes: it runs `true` under the same policy as real ones. */
-export function probePolicy(mounts: readonly Mount[]): JailPolicy {
+function probePolicy(mounts: readonly Mount[]): JailPolicy {
   return {
     mounts,
     env: { PATH: "/usr/bin:/bin" },

@@ -8,7 +8,21 @@ export interface TreeSample {
   readonly cpuMs: number;
 }
 
-const PAGE_BYTES = 4_096;
+/** Type of the auxiliary vector's entry for the page size (linux/auxvec.h). */
+const AT_PAGESZ = 6n;
+const PAGE_BYTES = pageBytes();
+
+/** arm64 kernels have pages of 4, 16 or 64 KiB. */
+function pageBytes(): number {
+  const vector = readFileSync("/proc/self/auxv");
+  for (let offset = 0; offset + 16 <= vector.length; offset += 16) {
+    if (vector.readBigUInt64LE(offset) === AT_PAGESZ) {
+      return Number(vector.readBigUInt64LE(offset + 8));
+    }
+  }
+  return 4_096;
+}
+
 /** Clock ticks of /proc are 100 a second on every Linux that Node runs on. */
 const TICK_MS = 10;
 

@@ -65,6 +65,7 @@ async function runInJail(
   if (setupError !== undefined) {
     return reportRun(engine, policy, { ...NOTHING_SEEN, setupError });
   }
+  const readBack = jail.cgroup?.effectiveLimits();
   using watching = new Monitor(jail, () => void jail.endGuest());
   monitor = watching;
   const end = await guestEnd(jail, program, context.signal);
@@ -74,8 +75,14 @@ async function runInJail(
   context.signal.throwIfAborted();
   const { firstLimit } = watching;
   return reportRun(engine, policy, {
-    ...{ end, usage, stdout, stderr, collected, firstLimit },
+    end,
+    usage,
+    stdout,
+    stderr,
+    collected,
+    firstLimit,
     outputFolder: () => context.outputFolder(),
+    ...(readBack !== undefined && { readBack }),
   });
 }
 
@@ -107,15 +114,23 @@ async function guestEnd(
   try {
     signal.throwIfAborted();
     jail.openGate();
-    if (program.converse !== undefined && jail.channel !== undefined) {
-      using channel = new LineChannel(jail.channel);
-      await program.converse(channel);
-      void jail.endGuestAfter(GOODBYE_MS);
-    }
+    if (program.converse !== undefined) await converse(jail, program.converse);
     return await jail.guestEnd();
   } finally {
     signal.removeEventListener("abort", onAbort);
   }
+}
+
+/** Ends with the guest, whose end the channel does not tell: the jail's first process holds it too. */
+async function converse(jail: Jail, talk: (channel: LineChannel) => Promise<void>): Promise<void> {
+  if (jail.channel === undefined)
+    throw new TypeError("A conversation needs a policy with a channel");
+  const channel = new LineChannel(jail.channel);
+  const talking = talk(channel);
+  await Promise.race([talking, jail.guestEnd()]);
+  channel[Symbol.dispose]();
+  await talking;
+  void jail.endGuestAfter(GOODBYE_MS);
 }
 
 /** How long a guest may take to end once its conversation is over. */

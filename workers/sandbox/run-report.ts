@@ -21,6 +21,8 @@ export interface Seen extends Evidence {
   readonly stderr: CapturedOutput;
   readonly collected: CollectedFiles;
   readonly outputFolder?: () => string;
+  /** Limits as the kernel had them. */
+  readonly readBack?: Partial<Pick<Limits, "memoryMb" | "pids">>;
 }
 
 const SILENCE: CapturedOutput = { bytes: Buffer.alloc(0), totalBytes: 0 };
@@ -50,7 +52,7 @@ export function reportRun(engine: JailEngine, policy: JailPolicy, seen: Seen): R
     wall_ms: seen.usage.wallMs,
     cpu_ms: seen.usage.cpuMs,
     peak_memory_mb: seen.usage.peakMemoryMb,
-    limits: limitsReport(policy.limits),
+    limits: limitsReport({ ...policy.limits, ...seen.readBack }),
     isolation: isolationReport(engine),
     is_timed_out: status === "wall_timeout" || status === "cpu_timeout",
     files: seen.collected.files,
@@ -105,7 +107,7 @@ function limitsReport(limits: Limits): RunOutput["limits"] {
   };
 }
 
-export function isolationReport({ backend, cgroups }: JailEngine): RunOutput["isolation"] {
+function isolationReport({ backend, cgroups }: JailEngine): RunOutput["isolation"] {
   return {
     backend: backend.name,
     version: backend.version,

@@ -1,9 +1,10 @@
+import { realpathSync } from "node:fs";
 import { CjmError } from "cjm-substrate/worker";
 import type { JailEngine } from "./jail.ts";
 import type { Interpreter, Language } from "./languages.ts";
 import { INPUT_FOLDER, WORK_FOLDER, type JailPolicy, type Mount } from "./policy.ts";
 import { identityHere } from "./probe.ts";
-import { programMount } from "./sandbox-root.ts";
+import { guestPath, programMount } from "./sandbox-root.ts";
 import type { IsolationChoice, LimitsInput } from "./schemas.ts";
 import { temporaryWorkFolder, type WorkFolder } from "./work-folders.ts";
 import type { Workbench } from "./workbench.ts";
@@ -52,13 +53,17 @@ export async function openSite(
     return {
       engine,
       policy,
-      interpreter: interpreter === undefined ? [] : [interpreter.path],
+      interpreter: interpreter === undefined ? [] : [programPath(engine, interpreter)],
       [Symbol.dispose]: dispose,
     };
   } catch (error) {
     folder?.[Symbol.dispose]();
     throw error;
   }
+}
+
+function programPath({ backend }: JailEngine, { path, guestPath }: Interpreter): string {
+  return backend.name === "none" ? path : guestPath;
 }
 
 async function workFolder(
@@ -88,8 +93,14 @@ function jailedPolicy(
     mounts: folder === undefined ? mounts : withWorkFolder(mounts, folder.path),
     workSource: folder?.path,
     env: {
-      ...{ PATH: GUEST_PATH, HOME: WORK_FOLDER, TMPDIR: "/tmp", LANG: "C.UTF-8" },
-      ...packageEnvironment(place.language, packages),
+      PATH: GUEST_PATH,
+      HOME: WORK_FOLDER,
+      TMPDIR: "/tmp",
+      LANG: "C.UTF-8",
+      ...packageEnvironment(
+        place.language,
+        packages.map((path) => guestPath(realpathSync(path))),
+      ),
       ...place.env,
     },
   };
@@ -114,7 +125,10 @@ function openPolicy(
     mounts: [],
     workSource: home,
     env: {
-      ...{ PATH: process.env["PATH"] ?? GUEST_PATH, HOME: home, TMPDIR: home, LANG: "C.UTF-8" },
+      PATH: process.env["PATH"] ?? GUEST_PATH,
+      HOME: home,
+      TMPDIR: home,
+      LANG: "C.UTF-8",
       ...packageEnvironment(place.language, packages),
       ...place.env,
     },

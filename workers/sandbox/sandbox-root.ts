@@ -8,6 +8,7 @@ import {
   cpSync,
 } from "node:fs";
 import { join } from "node:path";
+import { safeSegments } from "./beneath.ts";
 import { INPUT_FOLDER, NOBODY, TMPFS_FOLDERS, type Mount } from "./policy.ts";
 
 /** What of the host's file system every guest sees, read-only. */
@@ -63,11 +64,20 @@ function systemMount(path: string): Mount[] {
   return [{ kind: "ro", source: path, target: path }];
 }
 
-/** Mounts that make a file outside the system folders visible at its own path. */
+/** Mounts that make a file or folder outside the system folders visible. */
 export function programMount(path: string): Mount[] {
   const real = realpathSync(path);
   if (isSystemPath(real)) return [];
-  return [{ kind: "ro", source: real, target: real }];
+  return [{ kind: "ro", source: real, target: guestPath(real) }];
+}
+
+/** Folders of a jail that are its own; what the host has there is shown elsewhere. */
+const PRIVATE_FOLDERS = [...TMPFS_FOLDERS, INPUT_FOLDER, "/dev", "/proc", "/etc"];
+
+/** Where a guest sees a path of the host: the same, unless a private folder hides it. */
+export function guestPath(path: string): string {
+  const isHidden = PRIVATE_FOLDERS.some((folder) => path.startsWith(`${folder}/`));
+  return isHidden ? `/opt/host${path}` : path;
 }
 
 export function isSystemPath(path: string): boolean {
@@ -76,5 +86,6 @@ export function isSystemPath(path: string): boolean {
 
 /** A caller's folder, read-only below the input folder. */
 export function inputMount(name: string, source: string): Mount {
-  return { kind: "ro", source: realpathSync(source), target: join(INPUT_FOLDER, name) };
+  const target = join(INPUT_FOLDER, ...safeSegments(name));
+  return { kind: "ro", source: realpathSync(source), target };
 }

@@ -30,7 +30,7 @@ export const limitsSchema = z.strictObject({
 });
 export type LimitsInput = z.output<typeof limitsSchema>;
 
-export const effectiveLimitsSchema = z.object({
+const effectiveLimitsSchema = z.object({
   wall_ms: z.number(),
   cpu_ms: z.number(),
   memory_mb: z.number(),
@@ -49,7 +49,7 @@ const fileRefSchema = z.object({
   }),
 });
 
-export const isolationSchema = z.enum(["auto", "nsjail", "bubblewrap", "none"]);
+const isolationSchema = z.enum(["auto", "nsjail", "bubblewrap", "none"]);
 export type IsolationChoice = z.output<typeof isolationSchema>;
 
 const fileContentSchema = z.union([
@@ -103,7 +103,7 @@ export const runInputSchema = placeSchema.extend({
 });
 export type RunInput = z.output<typeof runInputSchema>;
 
-export const isolationReportSchema = z.object({
+const isolationReportSchema = z.object({
   backend: z.enum(["nsjail", "bubblewrap", "none"]),
   version: z.string(),
   memory_enforced_by: z.enum(["cgroup", "sampled"]),

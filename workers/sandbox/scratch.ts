@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -49,12 +50,24 @@ export class Scratch implements Disposable {
   #slots = 0;
   #files = 0;
 
+  readonly #aliveFd: number;
+
   private constructor(folder: string) {
     this.folder = folder;
+    const path = join(folder, ALIVE);
+    makePipes([path], "0600");
+    this.#aliveFd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   }
 
-  static create(parent: string = tmpdir()): Scratch {
-    return new Scratch(mkdtempSync(join(parent, "cjm-sandbox-")));
+  /** Makes a folder, and removes those of workers that were killed. */
+  static create(parent: string = tmpdir(), staleMs: number = STALE_MS): Scratch {
+    for (const name of readdirSync(parent)) {
+      const path = join(parent, name);
+      if (name.startsWith(PREFIX) && isAbandoned(path, staleMs)) {
+        rmSync(path, { recursive: true, force: true });
+      }
+    }
+    return new Scratch(mkdtempSync(join(parent, PREFIX)));
   }
 
   takeSlot(): PipeSlot {
@@ -84,6 +97,7 @@ export class Scratch implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    closeSync(this.#aliveFd);
     rmSync(this.folder, { recursive: true, force: true });
   }
 
@@ -92,8 +106,31 @@ export class Scratch implements Disposable {
     const folder = join(this.folder, `slot-${this.#slots}`);
     mkdirSync(folder);
     const paths = PIPES_PER_SLOT.map((name) => join(folder, name));
-    execFileSync("mkfifo", ["-m", "0666", ...paths]);
+    makePipes(paths, "0666");
     return new PipeSlot(folder);
+  }
+}
+
+/** Node has no call for it. */
+function makePipes(paths: readonly string[], mode: string): void {
+  const PATH = `${process.env["PATH"] ?? ""}:/usr/bin:/bin`;
+  execFileSync("mkfifo", ["-m", mode, ...paths], { env: { PATH } });
+}
+
+const PREFIX = "cjm-sandbox-";
+/** A pipe that the owner reads from: the kernel closes it at its death, in whatever PID namespace. */
+const ALIVE = "alive";
+/** Younger folders may still be in the making. */
+const STALE_MS = 60_000;
+
+function isAbandoned(folder: string, staleMs: number): boolean {
+  try {
+    if (Date.now() - statSync(folder).ctimeMs < staleMs) return false;
+    closeSync(openSync(join(folder, ALIVE), constants.O_WRONLY | constants.O_NONBLOCK));
+    return false;
+  } catch (error) {
+    // No reader.
+    return error instanceof Error && "code" in error && error.code === "ENXIO";
   }
 }
 

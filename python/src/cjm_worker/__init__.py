@@ -8,9 +8,9 @@ from .control import claim_control_socket
 # Before any code of the tool runs: no child process may inherit the control stream.
 claim_control_socket()
 
-from .actions import action  # noqa: E402
-from .calls import Call, Envelope, current_call  # noqa: E402
-from .capability import (  # noqa: E402
+from .actions import action
+from .calls import Call, Envelope, current_call
+from .capability import (
     RELOAD_TRIGGER,
     Capability,
     ConfigOption,
@@ -18,8 +18,8 @@ from .capability import (  # noqa: E402
     ReleaseReply,
     TaskAdapter,
 )
-from .env import EnvVarSpec  # noqa: E402
-from .errors import (  # noqa: E402
+from .env import EnvVarSpec
+from .errors import (
     CapabilityCancelledError,
     CapabilityConfigError,
     CapabilityError,
@@ -30,9 +30,9 @@ from .errors import (  # noqa: E402
     CapabilityTransientError,
     ResourceShortfall,
 )
-from .files import DirRef, FileRef  # noqa: E402
-from .serve import serve  # noqa: E402
-from .wire import wire_type  # noqa: E402
+from .files import DirRef, FileRef
+from .process import serve
+from .wire import wire_type
 
 __version__ = "0.1.0"
 

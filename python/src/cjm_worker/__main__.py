@@ -2,7 +2,7 @@
 
 import sys
 
-from .serve import serve_spec
+from .process import serve_spec
 
 if len(sys.argv) != 2:
     raise SystemExit("usage: python -m cjm_worker <module:Class>")

@@ -88,6 +88,13 @@ class TypedMethod:
                 default = None if required else parameter.default
                 self._members.append(Member(parameter.name, hint, required, default))
         self.params = [member.name for member in self._members]
+        # Values of these hints are what JSON gives; decoding them would only cost time.
+        self._decoded = {
+            member.name: member.hint
+            for member in self._members
+            if member.hint not in (Any, str, bool, dict, list)
+        }
+        self._decodes_rest = self._rest not in (None, Any, str, bool)
 
     def _builder_schemas(self) -> None:
         builder = SchemaBuilder()
@@ -119,16 +126,15 @@ class TypedMethod:
             raise CapabilityInputError(
                 f"{self.name}: {describe_problems(problems)}", fields_invalid=paths_of(problems)
             )
-        hints = {member.name: member.hint for member in self._members}
-        values: Dict[str, Any] = {}
-        for key, value in given.items():
+        for key in given if self._decodes_rest else self._decoded.keys() & given.keys():
+            hint = self._decoded.get(key, Any if key in self.params else self._rest)
             try:
-                values[key] = decode(hints.get(key, self._rest), value)
+                given[key] = decode(hint, given[key])
             except (ValueError, TypeError) as error:
                 raise CapabilityInputError(
                     f"{self.name}: {key} {error}", fields_invalid=[key]
                 ) from error
-        return values
+        return given
 
     def _named(self, args: List[Any], kwargs: Mapping[str, Any]) -> Dict[str, Any]:
         if len(args) > len(self.params):

@@ -5,14 +5,13 @@ and configuration always give the same folder, here and in the TypeScript SDK; a
 content or the configuration gives another one.
 """
 
-import contextlib
 import logging
 import os
 import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any, AbstractSet, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import AbstractSet, Any, Callable, List, Mapping, Optional, TypeVar, Union
 
 from .canonical import hash_canonical, sha256
 from .files import hash_file
@@ -26,6 +25,16 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 #: A file changed this recently may change again without a new time stamp.
 _SETTLE_NS = 2_000_000_000
 
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS input_hash_cache (
+    path TEXT NOT NULL, mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL,
+    content_hash TEXT NOT NULL,
+    PRIMARY KEY (path, mtime_ns, size))
+"""
+_FIND = "SELECT content_hash FROM input_hash_cache WHERE path = ? AND mtime_ns = ? AND size = ?"
+_KEEP = "INSERT OR REPLACE INTO input_hash_cache VALUES (?, ?, ?, ?)"
+
+T = TypeVar("T")
 _log = logging.getLogger("cjm_worker.cache_paths")
 
 
@@ -44,9 +53,8 @@ def default_stat_cache() -> Path:
     return (Path(folder) if folder else Path.home() / ".cjm") / "input_hash_cache.db"
 
 
-@contextlib.contextmanager
-def _open_cache(path: Path) -> Iterator[Any]:
-    """The database; what fails inside is logged, and the block is left."""
+def _with_cache(path: Path, use: Callable[[Any], T]) -> Optional[T]:
+    """What ``use`` makes of the database; `None`, with a warning in the log, when it fails."""
     try:
         import sqlite3  # not every interpreter is built with it
 
@@ -54,26 +62,15 @@ def _open_cache(path: Path) -> Iterator[Any]:
         connection = sqlite3.connect(str(path), timeout=5.0)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS input_hash_cache (path TEXT NOT NULL, mtime_ns INTEGER "
-                "NOT NULL, size INTEGER NOT NULL, content_hash TEXT NOT NULL, "
-                "PRIMARY KEY (path, mtime_ns, size))"
-            )
-            yield connection
+            connection.execute(_SCHEMA)
+            result = use(connection)
             connection.commit()
+            return result
         finally:
             connection.close()
     except Exception as error:
         _log.warning("the cache of input hashes %s failed: %s", path, error)
-
-
-def _find(database: Path, key: Tuple[str, int, int]) -> Optional[str]:
-    with _open_cache(database) as cache:
-        where = "path = ? AND mtime_ns = ? AND size = ?"
-        query = f"SELECT content_hash FROM input_hash_cache WHERE {where}"
-        row = cache.execute(query, key).fetchone()
-        return None if row is None else str(row[0])
-    return None
+        return None
 
 
 def hash_input(
@@ -90,15 +87,12 @@ def hash_input(
         return hash_file(path)
     key = (path, status.st_mtime_ns, status.st_size)
     database = Path(cache_path) if cache_path is not None else default_stat_cache()
-    known = _find(database, key)
+    known = _with_cache(database, lambda cache: cache.execute(_FIND, key).fetchone())
     if known is not None:
-        return known
+        return str(known[0])
     content_hash = hash_file(path)
     if time.time_ns() - status.st_mtime_ns > _SETTLE_NS:
-        with _open_cache(database) as cache:
-            cache.execute(
-                "INSERT OR REPLACE INTO input_hash_cache VALUES (?, ?, ?, ?)", (*key, content_hash)
-            )
+        _with_cache(database, lambda cache: cache.execute(_KEEP, (*key, content_hash)))
     return content_hash
 
 

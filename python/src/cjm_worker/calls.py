@@ -5,10 +5,11 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, TypeVar
 
 from .control import FrameSink
 from .errors import CapabilityCancelledError, CapabilityTimeoutError
+from .schema import to_plain
 
 HEARTBEAT_SECONDS = 0.5
 
@@ -36,14 +37,19 @@ class Envelope:
     @classmethod
     def from_wire(cls, data: Any) -> "Envelope":
         """Reads an envelope; unknown members are ignored, ill-typed ones are as good as absent."""
-        given = data if isinstance(data, dict) else {}
         values: Dict[str, Any] = {}
-        for member in fields(cls):
-            value = given.get(member.name)
-            expected = {"control": dict, "deadline_ms": (int, float)}.get(member.name, str)
-            if isinstance(value, expected) and not isinstance(value, bool):
-                values[member.name] = value
+        for key, value in (data if isinstance(data, dict) else {}).items():
+            expected = _ENVELOPE_TYPES.get(key)
+            if expected is not None and isinstance(value, expected):
+                values[key] = value
         return cls(**values)
+
+
+_ENVELOPE_TYPES: Mapping[str, Tuple[type, ...]] = {
+    **{member.name: (str,) for member in fields(Envelope)},
+    "control": (dict,),
+    "deadline_ms": (int, float),
+}
 
 
 class Call:
@@ -129,8 +135,8 @@ class Call:
 
     def report_progress(self, progress: float, message: str = "") -> None:
         """Progress from 0 to 1, or -1 for unknown; sent at most ten times a second."""
-        valid = progress == progress and progress >= 0
-        self.progress = min(float(progress), 1.0) if valid else -1.0
+        # NaN is not at least 0, so it is unknown too.
+        self.progress = min(float(progress), 1.0) if progress >= 0 else -1.0
         self.message = message
         self._send_progress(message)
 
@@ -169,7 +175,8 @@ class Call:
 
     def record_account(self, event_type: str, payload: Optional[Mapping[str, Any]] = None) -> None:
         """Adds a row to the journal: references and hashes, never content."""
-        frame = {"job_id": self.job_id, "event_type": event_type, "payload": dict(payload or {})}
+        plain = to_plain(dict(payload or {}))
+        frame = {"job_id": self.job_id, "event_type": event_type, "payload": plain}
         self._sink.send({"type": "account", **frame})
 
     def report_memory(
@@ -201,7 +208,9 @@ def _run_callback(callback: Callable[[], object]) -> None:
         logging.getLogger("cjm_worker").exception("a cancel callback failed")
 
 
-_current: "contextvars.ContextVar[Optional[Call]]" = contextvars.ContextVar("cjm_call", default=None)
+_current: "contextvars.ContextVar[Optional[Call]]" = contextvars.ContextVar(
+    "cjm_call", default=None
+)
 
 
 def current_call() -> Optional[Call]:

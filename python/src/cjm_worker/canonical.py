@@ -5,6 +5,7 @@ prints them (ECMA-262, 6.1.6.1.20), so a hash made here equals the one the host 
 """
 
 import json
+import math
 import re
 from typing import Any, List
 
@@ -23,7 +24,7 @@ def format_number(value: float) -> str:
         number = float(value)
     except OverflowError:
         raise ValueError("a number beyond the range of a double has no JSON form") from None
-    if number != number or number in (float("inf"), float("-inf")):
+    if not math.isfinite(number):
         raise ValueError(f"{number} has no JSON form")
     if number == 0:
         return "0"

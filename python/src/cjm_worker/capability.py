@@ -2,8 +2,19 @@
 
 import dataclasses
 from contextlib import contextmanager
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, Mapping, NamedTuple, Optional
-from typing import Sequence, Type
+from typing import (
+    Any,
+    Callable,
+    ClassVar,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Type,
+)
 
 from .calls import Call, current_call
 from .env import EnvVarSpec

@@ -67,8 +67,12 @@ def _cut_log(frame: Dict[str, Any]) -> bytes:
     # A character takes at most 12 bytes of JSON (an escaped surrogate pair): this always fits.
     half = FRAME_MAX_BYTES // 32
     for limit in (FRAME_MAX_BYTES // 2 - 1024, FRAME_MAX_BYTES // 8, half):
-        fields = {key: cut(str(frame[key]), limit) for key in ("message", "exc") if key in frame}
-        line = _dump({**frame, **fields, "logger": str(frame.get("logger", ""))[:200]})
+        fields: Dict[str, Any] = {
+            key: cut(str(frame[key]), limit) for key in ("message", "exc") if key in frame
+        }
+        shorter: Dict[str, Any] = {**frame, "logger": str(frame.get("logger", ""))[:200]}
+        shorter.update(fields)
+        line = _dump(shorter)
         if len(line) <= FRAME_MAX_BYTES:
             break
     return line
@@ -231,7 +235,7 @@ def claim_control_socket() -> Optional[socket.socket]:
     Called when the package is imported, so that it happens before any code of the tool runs: a
     child that inherited the descriptor could speak for the worker.
     """
-    global _claimed
+    global _claimed  # noqa: PLW0603 -- a process has one control stream
     number = os.environ.pop("CJM_CONTROL_FD", None)
     if _claimed is not None or number is None:
         return _claimed

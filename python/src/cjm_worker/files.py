@@ -5,7 +5,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
-from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import IO, Annotated, Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 from .canonical import sha256
 from .errors import CapabilityError
@@ -13,6 +13,8 @@ from .wire import wire_type
 
 PathLike = Union[str, "os.PathLike[str]"]
 _CHUNK_BYTES = 1024 * 1024
+_Size = Annotated[int, {"minimum": 0}]
+_Sha256 = Annotated[str, {"pattern": "^sha256:[0-9a-f]{64}$"}]
 
 
 def hash_file(path: PathLike) -> str:
@@ -76,8 +78,8 @@ class FileRef:
     """A file that crosses the boundary by reference."""
 
     path: str
-    size: int
-    sha256: str
+    size: _Size
+    sha256: _Sha256
     media_type: Optional[str] = None
 
     @classmethod
@@ -119,8 +121,8 @@ class DirEntry:
     """One file of a folder; the name is relative, with ``/`` between its parts."""
 
     name: str
-    size: int
-    sha256: str
+    size: _Size
+    sha256: _Sha256
 
 
 @wire_type("dir.ref")
@@ -129,7 +131,7 @@ class DirRef:
     """A folder of regular files that crosses the boundary by reference."""
 
     path: str
-    sha256: str
+    sha256: _Sha256
     files: List[DirEntry]
 
     @classmethod

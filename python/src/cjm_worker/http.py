@@ -6,20 +6,25 @@ memory and start time than everything else in this package.
 
 import heapq
 import itertools
+import logging
 import os
 import selectors
 import socket
 import threading
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 from urllib.parse import parse_qsl
 
 from .bounds import BODY_MAX_BYTES
 from .calls import Call
 from .worker import Lines, Request, Response, Worker
 
+_log = logging.getLogger("cjm_worker")
+
 CRLF = "\r\n"
 _HEAD_MAX_BYTES = 64 * 1024
+#: Small enough for the allocator to hand the same buffer out again.
+_READ_BYTES = 64 * 1024
 _MAX_CONNECTIONS = 256
 #: A peer that has not shown the token yet is not waited for longer than this.
 _STRANGER_TIMEOUT_SECONDS = 10.0
@@ -49,6 +54,11 @@ class _Head(NamedTuple):
     target: str
     headers: Dict[str, str]
     keep_alive: bool
+
+
+def _cancel_apart(call: Call, reason: str) -> None:
+    """Cancels in a thread of its own: a tool's slow callback must not hold up the watcher."""
+    threading.Thread(target=call.cancel, args=(reason,), name="cjm-cancel", daemon=True).start()
 
 
 class Watcher:
@@ -91,7 +101,7 @@ class Watcher:
                 closed = True
             self.forget(connection)
             if closed:
-                call.cancel("the caller closed the connection")
+                _cancel_apart(call, "the caller closed the connection")
 
         self.forget(connection)
         self._selector.register(connection, selectors.EVENT_READ, on_readable)
@@ -111,15 +121,20 @@ class Watcher:
         """Serves until the process ends."""
         while True:
             for key, _ in self._selector.select(self._seconds_to_deadline()):
-                key.data()
+                try:
+                    key.data()
+                except Exception:
+                    # Without this thread no one would accept connections or notice a cancel.
+                    _log.exception("watching a connection failed")
             now = time.monotonic()
             while self._deadlines and self._deadlines[0][0] <= now:
-                heapq.heappop(self._deadlines)[2].cancel("deadline")
+                _cancel_apart(heapq.heappop(self._deadlines)[2], "deadline")
 
     def _seconds_to_deadline(self) -> Optional[float]:
         if not self._deadlines:
             return None
-        return max(0.0, self._deadlines[0][0] - time.monotonic())
+        # A far deadline is looked at again; a longer wait than this overflows the system call.
+        return min(max(0.0, self._deadlines[0][0] - time.monotonic()), 3600.0)
 
     def _on_wake(self) -> None:
         self._wake_reader.recv(4096)
@@ -128,6 +143,8 @@ class Watcher:
         try:
             connection, _ = self._listener.accept()
         except OSError:
+            # Out of descriptors, most likely: the connection waits, and so must this thread.
+            time.sleep(0.05)
             return
         self._accept(connection)
 
@@ -142,6 +159,8 @@ class Server:
         self._on_refused = on_refused
         self._authorization: Optional[bytes] = None
         self._slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        self._listener = listener
+        self._open: Set[socket.socket] = set()
         self.watcher = Watcher(listener, self._accept)
 
     def allow(self, token: str) -> None:
@@ -151,6 +170,11 @@ class Server:
     def start(self) -> None:
         """Serves in threads of its own."""
         threading.Thread(target=self.watcher.run, name="cjm-watch", daemon=True).start()
+
+    def abandon(self) -> None:
+        """Closes every socket in a forked child, which would keep them open past the worker."""
+        for connection in [self._listener, *self._open]:
+            connection.close()
 
     def _accept(self, connection: socket.socket) -> None:
         if not self._slots.acquire(blocking=False):
@@ -169,6 +193,7 @@ class Server:
 
     def _serve(self, socket_: socket.socket) -> None:
         socket_.settimeout(_STRANGER_TIMEOUT_SECONDS)
+        self._open.add(socket_)
         try:
             connection = _Connection(socket_)
             while self._serve_one(connection):
@@ -177,6 +202,7 @@ class Server:
             pass  # the caller is gone; a running call was cancelled by the watcher
         finally:
             self.watcher.forget(socket_)
+            self._open.discard(socket_)
             socket_.close()
             self._slots.release()
 
@@ -248,7 +274,7 @@ class _Connection:
         return f"{host}:{port}"
 
     def _receive(self) -> bool:
-        data = self.socket.recv(256 * 1024)
+        data = self.socket.recv(_READ_BYTES)
         self._buffer += data
         return bool(data)
 
@@ -280,12 +306,17 @@ class _Connection:
         return self._read_exactly(int(length))
 
     def _read_exactly(self, length: int) -> bytes:
-        while len(self._buffer) < length:
-            if not self._receive():
-                raise ConnectionError("the request ended early")
-        body = bytes(self._buffer[:length])
+        body = bytearray(self._buffer[:length])
         del self._buffer[:length]
-        return body
+        have = len(body)
+        body.extend(bytes(length - have))
+        with memoryview(body) as rest:
+            while have < length:
+                count = self.socket.recv_into(rest[have:])
+                if count == 0:
+                    raise ConnectionError("the request ended early")
+                have += count
+        return bytes(body)
 
     def _read_line(self) -> bytes:
         while (end := self._buffer.find(b"\r\n")) < 0:

@@ -5,6 +5,7 @@ reason on stderr.
 """
 
 import argparse
+import inspect
 import json
 import os
 import re
@@ -23,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
 def _first_paragraph(cls: type) -> str:
-    return (cls.__doc__ or "").strip().partition("\n\n")[0].replace("\n", " ")
+    return (inspect.cleandoc(cls.__doc__ or "")).partition("\n\n")[0].replace("\n", " ")
 
 
 def describe(cls: Type[Capability], spec: str = "") -> Dict[str, Any]:
@@ -34,7 +35,9 @@ def describe(cls: Type[Capability], spec: str = "") -> Dict[str, Any]:
     if not (isinstance(cls, type) and issubclass(cls, Capability)):
         raise TypeError(f"{cls!r} is not a Capability class")
     if not _NAME.match(cls.name):
-        raise TypeError(f"{cls.__name__}.name is {cls.name!r}: letters, digits, _ and -, at most 64")
+        raise TypeError(
+            f"{cls.__name__}.name is {cls.name!r}: letters, digits, _ and -, at most 64"
+        )
     if not cls.version:
         raise TypeError(f"{cls.__name__} has no version")
     check_triggers(cls())

@@ -64,6 +64,7 @@ class LifeCycle:
         self.capability.config = config
         self.capability.initialize(config)
         self.config_json = to_plain(config)
+        self._cleaned = False
         return {"status": "ok"}
 
     def reconfigure(self, body: Dict[str, Any], call: Call) -> Reply:
@@ -82,7 +83,8 @@ class LifeCycle:
         self.capability.config = new
         self.capability.reconfigure(old, new)
         self.config_json = after
-        return {"status": "reconfigured", "released": fired}
+        self._cleaned = False
+        return {"status": "reconfigured", "changed": changed, "released": fired}
 
     def config_options(self) -> Reply:
         """The live choices of config fields."""
@@ -114,7 +116,7 @@ class LifeCycle:
         return body
 
     def cleanup(self, body: Dict[str, Any], call: Call) -> Reply:
-        """Runs the author's cleanup once, however often it is asked for."""
+        """Runs the author's cleanup once, however often it is asked for, until set up again."""
         if not is_overridden(self.capability, "cleanup"):
             return {"status": "not_supported"}
         with self._lock:

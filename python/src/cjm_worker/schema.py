@@ -33,7 +33,7 @@ _SCALARS: Mapping[Any, Schema] = {
     datetime: {"type": "string", "format": "date-time"},
 }
 _UNION_TYPES = (Union, getattr(types, "UnionType", Union))
-_ANNOTATED = type(typing.Annotated[int, ""])
+_ANNOTATED: Any = type(typing.Annotated[int, ""])
 _REQUIRED_MARKS = tuple(
     getattr(typing, name) for name in ("Required", "NotRequired") if hasattr(typing, name)
 )
@@ -58,7 +58,7 @@ def _literal_schema(values: Tuple[Any, ...]) -> Schema:
 def _union_schema(options: List[Schema]) -> Schema:
     flat = [item for option in options for item in option.get("anyOf", [option])]
     if all(set(option) == {"type"} for option in flat):
-        types = sorted({option["type"] for option in flat}, key=str)
+        types = list(dict.fromkeys(option["type"] for option in flat))
         return {"type": types[0]} if len(types) == 1 else {"anyOf": [{"type": t} for t in types]}
     return {"anyOf": flat}
 
@@ -192,9 +192,7 @@ def members_of(hint: Any) -> List[Member]:
             value = field.default_factory()
         else:
             required_field = True
-        members.append(
-            Member(field.name, hints[field.name], required_field, value, field.metadata)
-        )
+        members.append(Member(field.name, hints[field.name], required_field, value, field.metadata))
     return members
 
 
@@ -360,4 +358,3 @@ def _key(key: Any) -> str:
     if not isinstance(key, str):
         raise TypeError(f"the keys of a JSON object are strings, not {type(key).__name__}")
     return key
-

@@ -71,14 +71,14 @@ def protocol_members(adapter: Type[TaskAdapter]) -> Dict[str, Any]:
     if protocol is not None:
         surface = structural_surface(protocol, object)
         methods += surface["methods"]
-        annotated = inspect.get_annotations(protocol) if hasattr(inspect, "get_annotations") else (
-            protocol.__dict__.get("__annotations__", {})
-        )
+        annotated: Mapping[str, Any] = getattr(protocol, "__annotations__", {})
         properties += [*surface["properties"], *annotated]
     return {"methods": methods, "properties": properties}
 
 
-def missing_members(members: Mapping[str, Any], surface: Mapping[str, Any], tool: type) -> List[str]:
+def missing_members(
+    members: Mapping[str, Any], surface: Mapping[str, Any], tool: type
+) -> List[str]:
     """What a tool lacks of a protocol; parameters match when the protocol's come first."""
     params = {method["name"]: method["params"] for method in surface["methods"]}
     missing: List[str] = []
@@ -132,7 +132,7 @@ def bind_tasks(tool: Capability, specs: Sequence[str]) -> Dict[str, BoundTask]:
     bound: Dict[str, BoundTask] = {}
     for spec in [*tool.tasks, *specs]:
         try:
-            adapter = load_attribute(spec) if isinstance(spec, str) else spec
+            adapter: Any = load_attribute(spec) if isinstance(spec, str) else spec
             bound[adapter.task_name] = bind_task(tool, adapter)
         except Exception as error:
             _log.error("task adapter %s is not bound: %s", spec, error, exc_info=error)

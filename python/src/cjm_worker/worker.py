@@ -3,8 +3,19 @@
 import os
 import threading
 import time
-from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, NamedTuple, Optional
-from typing import Sequence, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Generator,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Union,
+)
 
 from .actions import TypedMethod, actions_of
 from .bounds import check_bounds, parse_json, to_json
@@ -17,6 +28,8 @@ from .schema import to_plain
 from .stats import ProcessStats
 from .surface import BoundTask, bind_tasks, structural_surface
 
+LineGenerator = Generator[bytes, None, None]
+
 PROTOCOL_VERSION = 1
 FEATURES = ("cancel_by_job", "control_stream", "progress_by_job", "release")
 _STATUS = {
@@ -25,6 +38,8 @@ _STATUS = {
     "CAPABILITY_CANCELLED": 409,
     "REQUEST_TOO_LARGE": 413,
 }
+#: A tool that calls ``sys.exit`` fails its call; it does not end the worker.
+_FAILURES = (Exception, SystemExit)
 _REFUSAL_CODES = {400: "CAPABILITY_INPUT", 413: "REQUEST_TOO_LARGE"}
 
 
@@ -174,7 +189,7 @@ class Worker:
             try:
                 with entered(call):
                     return _json(route(body, call))
-            except Exception as error:
+            except _FAILURES as error:
                 return self._failure(error, call)
             finally:
                 self._end(call)
@@ -197,8 +212,8 @@ class Worker:
         body = _object(request.body)
         method, kwargs = self._choose(body)
         if method.streaming:
-            message = f"{method.name} streams; call it through /execute_stream"
-            raise CapabilityInputError(message, fields_invalid=["action"])
+            message = f"{method.name} streams; call /execute_stream"
+            raise CapabilityError(message, code="METHOD_NOT_SUPPORTED")
         call = self._begin(request, body, method.name)
 
         def run() -> Any:
@@ -212,7 +227,7 @@ class Worker:
         try:
             with entered(call):
                 return Response(200, _encode_result(run()))
-        except Exception as error:
+        except _FAILURES as error:
             return self._failure(error, call)
         finally:
             self._end(call)
@@ -226,13 +241,13 @@ class Worker:
         lines = self._lines(method, values, call)
         return Response(200, Lines(lines, lambda: self._end(call), call))
 
-    def _lines(self, method: TypedMethod, values: Dict[str, Any], call: Call) -> "Generator[bytes, None, None]":
+    def _lines(self, method: TypedMethod, values: Dict[str, Any], call: Call) -> LineGenerator:
         try:
             # A generator runs in its consumer's context: this connection's thread has this call.
             with entered(call):
                 for chunk in self._chunks(method, values, call):
                     yield _encode_result(chunk) + b"\n"
-        except Exception as error:
+        except _FAILURES as error:
             yield to_json({"_job_error": self._job_error(self._meaning(error, call), call)}) + b"\n"
         finally:
             self._end(call)
@@ -274,7 +289,7 @@ class Worker:
             result = run()
             account["ok"] = True
             return result
-        except Exception as error:
+        except _FAILURES as error:
             meant = self._meaning(error, call)
             account["error_category"] = to_job_error(meant)["category"]
             raise
@@ -327,7 +342,7 @@ class Worker:
     def _cancel(self, request: Request) -> Response:
         job = _object(request.body).get("job_id")
         count = self._cancel_where(lambda call: job is None or call.job_id == job, "by request")
-        return _json({"status": "cancelled", "cancelled": count})
+        return _json({"status": "cancelled", "calls": count})
 
     def _cancel_where(self, chosen: Callable[[Call], bool], reason: str) -> int:
         with self._lock:
@@ -349,9 +364,7 @@ class Worker:
 class Lines:
     """The lines of a stream; closing it before its end cancels the call."""
 
-    def __init__(
-        self, lines: "Generator[bytes, None, None]", end: Callable[[], None], call: Call
-    ) -> None:
+    def __init__(self, lines: LineGenerator, end: Callable[[], None], call: Call) -> None:
         self._lines = lines
         self._end = end
         self._call = call

@@ -3,6 +3,7 @@ import { type InstallEvent, type InstallResult, installAll } from "../../provisi
 import { compact } from "../../util/compact.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
+import type { InstallAllOutput } from "../json-output.ts";
 import { color, duration, harmless, isInteractive, print, printJson, table } from "../terminal.ts";
 
 export interface InstallOptions extends GlobalOptions {
@@ -119,6 +120,16 @@ function summary(results: readonly InstallResult[]): string {
   );
 }
 
-function toJson(result: InstallResult): Record<string, unknown> {
-  return { ...result, error: result.error?.message };
+function toJson(result: InstallResult): InstallAllOutput[number] {
+  return {
+    name: result.name,
+    kind: result.kind,
+    outcome: result.outcome,
+    folder: result.folder ?? null,
+    manifest_path: result.manifestPath ?? null,
+    adapters: [...result.adapters],
+    log_path: result.logPath ?? null,
+    error: result.error?.message ?? null,
+    duration_ms: Math.round(result.durationMs),
+  };
 }

@@ -2,9 +2,10 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { CjmError } from "../../errors/index.ts";
 import { DiagnosticsReader, openJournalReader } from "../../store/index.ts";
+import { isRecord } from "../../util/record.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
-import { color, harmless, print } from "../terminal.ts";
+import { color, harmless, print, printError } from "../terminal.ts";
 
 export interface LogsOptions extends GlobalOptions {
   readonly job?: string;
@@ -22,7 +23,7 @@ export interface LogsOptions extends GlobalOptions {
 interface Entry {
   readonly seq: number;
   readonly line: string;
-  readonly data: unknown;
+  readonly data: object;
 }
 
 /** Reads entries after a cursor, or the newest `limit` of them. */
@@ -31,35 +32,62 @@ type Read = (cursor: { readonly afterSeq?: number; readonly limit?: number }) =>
 const POLL_MS = 250;
 
 export async function logsCommand(options: LogsOptions): Promise<number> {
+  const limit = checkOptions(options);
   const { dataDir } = await configOf(options);
-  const limit = Number(options.limit);
-  if (!Number.isInteger(limit) || limit < 0) {
-    throw new CjmError(
-      "CAPABILITY_INPUT",
-      `--limit ${options.limit}: expected a whole number, 0 for all`,
-    );
-  }
-  await using stack = new AsyncDisposableStack();
-  const read = await openSource(dataDir, options, stack);
-  if (read === undefined) {
-    print("Nothing has been recorded yet.");
-    return EXIT.ok;
-  }
-  const show = (entries: readonly Entry[]): number => {
-    for (const entry of entries)
-      print(options.json === true ? JSON.stringify(entry.data) : entry.line);
-    return entries.at(-1)?.seq ?? 0;
-  };
-  let seen = show(await read(limit === 0 ? {} : { limit }));
   const stop = new AbortController();
   process.once("SIGINT", () => {
     stop.abort();
   });
+  await using stack = new AsyncDisposableStack();
+  const read = await openWhenThere(dataDir, { options, stop: stop.signal, stack });
+  if (read === undefined) return EXIT.ok;
+  const show = (entries: readonly Entry[]): number => {
+    for (const entry of entries)
+      print(options.json === true ? JSON.stringify(snakeKeys(entry.data)) : entry.line);
+    return entries.at(-1)?.seq ?? 0;
+  };
+  let seen = show(await read(limit === 0 ? {} : { limit }));
   while (options.follow === true && !stop.signal.aborted) {
     await delay(POLL_MS, undefined, { signal: stop.signal }).catch(() => undefined);
     seen = Math.max(seen, show(await read({ afterSeq: seen })));
   }
   return EXIT.ok;
+}
+
+/** Filters that a view cannot honour are refused, not dropped. */
+function checkOptions(options: LogsOptions): number {
+  const { journal, run, chunks, job, level } = options;
+  const limit = Number(options.limit);
+  if (options.limit.trim() === "" || !Number.isInteger(limit) || limit < 0) {
+    throw refused(`--limit ${options.limit}: expected a whole number, 0 for all`);
+  }
+  const isJournal = journal === true || run !== undefined;
+  if (isJournal && chunks === true) throw refused("--chunks and the journal are two views");
+  if (isJournal && level !== undefined) throw refused("--level: journal rows have no level");
+  if (chunks === true && (job ?? level) !== undefined) {
+    throw refused("--chunks: raw output is kept by worker session; use --session");
+  }
+  return limit;
+}
+
+function refused(message: string): CjmError {
+  return new CjmError("CAPABILITY_INPUT", message);
+}
+
+/** With `--follow`, waits for the first host that records anything. */
+async function openWhenThere(
+  dataDir: string,
+  context: { options: LogsOptions; stop: AbortSignal; stack: AsyncDisposableStack },
+): Promise<Read | undefined> {
+  const { options, stop, stack } = context;
+  for (let isTold = false; !stop.aborted; isTold = true) {
+    const read = await openSource(dataDir, options, stack);
+    if (read !== undefined) return read;
+    if (!isTold) printError("Nothing has been recorded yet.");
+    if (options.follow !== true) return undefined;
+    await delay(POLL_MS, undefined, { signal: stop }).catch(() => undefined);
+  }
+  return undefined;
 }
 
 async function openSource(
@@ -149,6 +177,16 @@ function ordered<T>(rows: readonly T[], { limit }: { readonly limit?: number }):
   return limit === undefined ? rows : rows.toReversed();
 }
 
+/** A row as it is on disk; what is inside its payload is as it was recorded. */
+function snakeKeys(row: object): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(row).map(([key, value]) => [
+      key.replaceAll(/[A-Z]/gu, (letter) => `_${letter.toLowerCase()}`),
+      value,
+    ]),
+  );
+}
+
 function clock(ts: string): string {
   return ts.slice(0, 23).replace("T", " ");
 }
@@ -168,7 +206,10 @@ const PAYLOAD_COLUMNS = 160;
 /** One line; the bulky snapshot of a terminal row collapses to its status. */
 function compactPayload(payload: Readonly<Record<string, unknown>>): string {
   const { job_snapshot: snapshot, ...rest } = payload;
-  const shown = snapshot === undefined ? rest : { ...rest, job_snapshot: "…" };
+  const shown =
+    snapshot === undefined
+      ? rest
+      : { ...rest, job_snapshot: isRecord(snapshot) ? snapshot["status"] : "…" };
   const text = JSON.stringify(shown);
   return text.length > PAYLOAD_COLUMNS ? `${text.slice(0, PAYLOAD_COLUMNS - 1)}…` : text;
 }

@@ -1,5 +1,6 @@
 import { readYaml, resolveIncludes, type ResolvedConfig } from "../../config/index.ts";
 import {
+  bindInputs,
   type Composition,
   dependencies,
   parseCompositionFile,
@@ -16,6 +17,7 @@ import {
   printComposition,
   printCompositionJson,
 } from "../composition-result.ts";
+import { checkAgainstManifests } from "../composition-check.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
 import { onInterrupt } from "../interrupt.ts";
@@ -34,6 +36,8 @@ export async function runCommand(path: string, options: RunOptions): Promise<num
   const document = await resolveIncludes(source.value, path);
   const composition = parseCompositionFile(document);
   const inputs = parseInputs(composition, options.set ?? []);
+  // Before anything is started: a file that is wrong is told in an instant.
+  await checkAgainstManifests(bindInputs(composition, inputs), config);
   const live = await readHostInfo(config.dataDir);
   const done =
     live?.door == null

@@ -1,16 +1,14 @@
-import { basename, extname, resolve } from "node:path";
-import { findCompositionIssues, parseCompositionFile } from "../../composition/index.ts";
-import {
-  checkYaml,
-  cjmConfigSchema,
-  loadManifests,
-  manifestSearchPaths,
-  readCapabilitiesFile,
-  readManifest,
-  readYaml,
-  resolveIncludes,
-} from "../../config/index.ts";
+import { existsSync } from "node:fs";
+import { parseCompositionFile } from "../../composition/index.ts";
+import { describeProblem, readYaml, resolveIncludes } from "../../config/index.ts";
 import { CjmError } from "../../errors/index.ts";
+import {
+  detectFormat,
+  FILE_FORMATS,
+  type FileFormat,
+  validateFile,
+} from "../../provision/index.ts";
+import { checkAgainstManifests } from "../composition-check.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
 import { color, harmless, print, printJson } from "../terminal.ts";
@@ -20,65 +18,62 @@ export interface ValidateOptions extends GlobalOptions {
   readonly json?: boolean;
 }
 
-export async function validateCommand(path: string, options: ValidateOptions): Promise<number> {
-  const format = options.format ?? (await detect(path));
-  const error = await problemOf(path, format, options);
-  if (options.json === true) printJson({ path, format, valid: error === null, error });
-  else if (error === null) print(`${color.green("valid")}  ${path} (${format})`);
-  else print(`${color.red("invalid")}  ${path} (${format})\n${harmless(error)}`);
-  return error === null ? EXIT.ok : EXIT.usage;
+interface Verdict {
+  readonly format: FileFormat | "composition";
+  readonly errors: readonly string[];
+  readonly warnings: readonly string[];
 }
 
-async function problemOf(
-  path: string,
-  format: string,
-  options: ValidateOptions,
-): Promise<string | null> {
+export async function validateCommand(path: string, options: ValidateOptions): Promise<number> {
+  if (!existsSync(path)) throw new CjmError("FILE_INVALID", `${path}: no such file`);
+  const { format, errors, warnings } = await judge(path, options);
+  const valid = errors.length === 0;
+  if (options.json === true) printJson({ path, format, valid, errors, warnings });
+  else {
+    const verdict = valid ? color.green("valid") : color.red("invalid");
+    print(`${verdict}  ${path} (${format})`);
+    for (const line of errors) print(harmless(line));
+    for (const line of warnings) print(`${color.yellow("warning")}: ${harmless(line)}`);
+  }
+  return valid ? EXIT.ok : EXIT.usage;
+}
+
+async function judge(path: string, options: ValidateOptions): Promise<Verdict> {
+  const format = isFileFormat(options.format)
+    ? options.format
+    : options.format === undefined
+      ? await detected(path)
+      : "composition";
+  if (format === "composition") {
+    return { format, errors: await compositionErrors(path, options), warnings: [] };
+  }
+  const { errors, warnings } = await validateFile(path, format);
+  return { format, errors: errors.map(describeProblem), warnings: warnings.map(describeProblem) };
+}
+
+/** A YAML file that is none of the known ones describes a composition. */
+async function detected(path: string): Promise<Verdict["format"]> {
   try {
-    await check(path, format, options);
-    return null;
+    return (await detectFormat(path)) ?? "composition";
   } catch (error) {
-    if (error instanceof CjmError) return error.message;
+    // What cannot even be read is told by the check itself.
+    if (error instanceof CjmError) return "composition";
     throw error;
   }
 }
 
-async function check(path: string, format: string, options: ValidateOptions): Promise<void> {
-  switch (format) {
-    case "manifest":
-      await readManifest(resolve(path));
-      return;
-    case "capabilities_yaml":
-      await readCapabilitiesFile(path);
-      return;
-    case "cjm_yaml":
-      checkYaml(await readYaml(path), cjmConfigSchema);
-      return;
-    default:
-      await checkComposition(path, options);
+function isFileFormat(text: string | undefined): text is FileFormat {
+  return FILE_FORMATS.some((format) => format === text);
+}
+
+async function compositionErrors(path: string, options: ValidateOptions): Promise<string[]> {
+  try {
+    const { value } = await readYaml(path);
+    const composition = parseCompositionFile(await resolveIncludes(value, path));
+    await checkAgainstManifests(composition, await configOf(options));
+    return [];
+  } catch (error) {
+    if (error instanceof CjmError) return error.message.split("\n");
+    throw error;
   }
-}
-
-async function checkComposition(path: string, options: ValidateOptions): Promise<void> {
-  const { value } = await readYaml(path);
-  const composition = parseCompositionFile(await resolveIncludes(value, path));
-  const { capabilities } = await loadManifests(manifestSearchPaths(await configOf(options)));
-  const issues = findCompositionIssues(composition, {
-    instance: (id, declaration) => {
-      const code = capabilities.get(declaration?.capability ?? id)?.manifest.code;
-      if (code === undefined) return undefined;
-      return { capability: code.name, enabled: true, actions: code.actions, tasks: code.tasks };
-    },
-  });
-  if (issues.length === 0) return;
-  const lines = issues.map(({ node, path: at, message }) => `  ${node ?? ""} ${at}: ${message}`);
-  throw new CjmError("COMPOSITION_INVALID", lines.join("\n"));
-}
-
-async function detect(path: string): Promise<string> {
-  if (extname(path) === ".json") return "manifest";
-  if (basename(path) === "cjm.yaml") return "cjm_yaml";
-  const { value } = await readYaml(path);
-  const isList = typeof value === "object" && value !== null && "capabilities" in value;
-  return isList ? "capabilities_yaml" : "composition";
 }

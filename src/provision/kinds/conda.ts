@@ -3,6 +3,7 @@ import { rmdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { currentPlatform, type ResolvedConfig } from "../../config/index.ts";
 import { CjmError } from "../../errors/index.ts";
+import { download } from "../download.ts";
 import type { BuildContext, EnvironmentKind, EnvironmentSpec } from "../kind.ts";
 import { addWorker, pipSteps, pythonInputs, pythonStart } from "../python-worker.ts";
 import { runCommand } from "../run-command.ts";
@@ -38,8 +39,11 @@ export function condaProgram(config: ResolvedConfig): string {
   const configured = binaries[currentPlatform()];
   if (configured !== undefined) return configured;
   const name = condaType === "micromamba" ? "micromamba" : "conda";
-  if (mode !== "local" || prefix === undefined) return name;
-  return join(prefix, "bin", name);
+  return mode === "local" ? join(prefix ?? defaultPrefix(config), "bin", name) : name;
+}
+
+function defaultPrefix({ dataDir }: ResolvedConfig): string {
+  return join(dataDir, "runtime");
 }
 
 async function create(spec: EnvironmentSpec, folder: string, context: BuildContext): Promise<void> {
@@ -74,10 +78,8 @@ async function conda(
       `${program} is missing; run \`cjm-ctl setup-runtime\` or set runtime.binaries in cjm.yaml`,
     );
   }
-  const root =
-    config.runtime.mode === "local" && config.runtime.prefix !== undefined
-      ? rootOf(config.runtime.condaType, config.runtime.prefix)
-      : {};
+  const { mode, condaType, prefix } = config.runtime;
+  const root = mode === "local" ? rootOf(condaType, prefix ?? defaultPrefix(config)) : {};
   await runCommand([program, ...args], {
     cwd: dirname(folder),
     env: { ...env, ...root },
@@ -95,12 +97,8 @@ function rootOf(condaType: string, prefix: string): Record<string, string> {
 
 async function localFile(file: string, folder: string, { signal }: BuildContext): Promise<string> {
   if (!/^https?:\/\//u.test(file)) return file;
-  const response = await fetch(file, { signal });
-  const text = response.ok ? await response.text() : "";
-  if (!response.ok || text.length > MAX_ENVIRONMENT_FILE_BYTES) {
-    throw new CjmError("INSTALL_FAILED", `${file}: HTTP ${response.status}, ${text.length} bytes`);
-  }
+  const content = await download(file, MAX_ENVIRONMENT_FILE_BYTES, signal);
   const path = `${folder}.environment.yml`;
-  await writeFile(path, text);
+  await writeFile(path, content);
   return path;
 }

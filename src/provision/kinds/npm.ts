@@ -6,7 +6,7 @@ import { hostPackage } from "../../config/index.ts";
 import { CjmError } from "../../errors/index.ts";
 import type { BuildContext, EnvironmentKind, EnvironmentSpec, WorkerStart } from "../kind.ts";
 import { runCommand } from "../run-command.ts";
-import { copyFiles, hashFiles, listSource, type SourceFile } from "../source-files.ts";
+import { copyFiles, hashFiles, hashPackage, listSource, type SourceFile } from "../source-files.ts";
 
 const packageSchema = z.looseObject({
   name: z.string().optional(),
@@ -23,6 +23,7 @@ export const npmKind: EnvironmentKind = {
     return {
       node: [process.version, process.execPath],
       source: await hashFiles(await sourceOf(spec)),
+      package: await hashPackage(spec.entry.package ?? ""),
       host: hostPackage().root,
     };
   },

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { dirRef } from "../../../src/worker/index.ts";
@@ -163,11 +163,8 @@ describe("merging in delta space", () => {
     using folder = new Folder();
     const one = normalAdapter(folder.in("a"), { seed: "a" });
     const two = normalAdapter(folder.in("b"), { seed: "b", modules: [MODULE] });
-    const input = { adapters: [{ path: one }, { path: two }], method: "linear" } as const;
-    await expect(merge(input, makeCall(folder))).rejects.toMatchObject({
-      code: "CAPABILITY_INPUT",
-      message: expect.stringContaining("layers.0.v_proj is missing"),
-    });
+    const input = { adapters: [{ path: one }, { path: two }], method: "linear" as const };
+    await expect(merge(input, makeCall(folder))).rejects.toThrow("layers.0.v_proj is missing");
     const { adapter } = await merge({ ...input, missing_modules: "zero" }, makeCall(folder));
     const other = "layers.0.v_proj";
     expect(relativeError(deltaOf(adapter.data.path, other), deltaOf(one, other))).toBeLessThan(
@@ -251,11 +248,41 @@ describe("results", () => {
     expect(other.cache_hit).toBe(false);
   });
 
+  test("the cache keeps no more than it may, the newest first", async () => {
+    using folder = new Folder();
+    const adapters = three(folder).map((path) => ({ path }));
+    const config = { cache_entries: 2 };
+    const hits = [];
+    for (const lambda of [1, 2, 3, 3, 2, 1]) {
+      const call = makeCall(folder, { config });
+      const { cache_hit: isHit } = await merge({ adapters, method: "cat", lambda }, call);
+      hits.push(isHit);
+    }
+    expect(hits).toEqual([false, false, false, true, true, false]);
+    const tiny = makeCall(folder, { config: { cache_mb: 0 } });
+    await merge({ adapters, method: "cat", lambda: 9 }, tiny);
+    const again = makeCall(folder, { config });
+    expect(await merge({ adapters, method: "cat", lambda: 9 }, again)).toMatchObject({
+      cache_hit: false,
+    });
+  });
+
+  test("an input that changes while it is merged is an error", async () => {
+    using folder = new Folder();
+    const adapters = three(folder).map((path) => ({ path }));
+    const weights = join(adapters[0]?.path ?? "", WEIGHTS);
+    const onProgress = (): void => utimesSync(weights, 1, 1);
+    const call = makeCall(folder, { onProgress });
+    const running = merge({ adapters, method: "cat" }, call);
+    await expect(running).rejects.toMatchObject({ code: "FILE_INVALID", reason: "changed" });
+    expect(filesBelow(call.outputFolder)).toEqual([]);
+  });
+
   test("a damaged cache entry is made again", async () => {
     using folder = new Folder();
     const adapters = three(folder).map((path) => ({ path }));
     const first = await merge({ adapters, method: "linear" }, makeCall(folder));
-    const [kept = ""] = filesBelow(folder.in("data")).filter((path) => path.endsWith(WEIGHTS));
+    const kept = filesBelow(folder.in("data")).find((path) => path.endsWith(WEIGHTS)) ?? "";
     const bytes = readFileSync(kept);
     bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
     writeFileSync(kept, bytes);
@@ -288,7 +315,7 @@ describe("results", () => {
     bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
     writeFileSync(join(path, WEIGHTS), bytes);
     const call = makeCall(folder);
-    const input = { adapters: [{ path: reference }], method: "linear", lambda: 3 } as const;
+    const input = { adapters: [{ path: reference }], method: "linear" as const, lambda: 3 };
     await expect(merge(input, call)).rejects.toMatchObject({
       code: "FILE_INVALID",
       reason: "hash",
@@ -378,7 +405,7 @@ describe("values that are not finite", () => {
     await expect(merge({ adapters: withNaN(folder), ...recipe }, call)).rejects.toMatchObject({
       code: "FILE_INVALID",
       reason: "non_finite",
-      message: expect.stringContaining("m.lora_A.weight"),
+      details: { tensor: "base_model.model.m.lora_A.weight" },
     });
     expect(filesBelow(call.outputFolder)).toEqual([]);
   });

@@ -1,4 +1,12 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { z } from "zod";
@@ -150,7 +158,7 @@ export function makeCall(
   const dataFolder = folder.in("data");
   mkdirSync(dataFolder, { recursive: true });
   return {
-    config: { threads: 2, cache_entries: 8, ...options.config },
+    config: { threads: 1, cache_entries: 8, cache_mb: 1000, ...options.config },
     envelope: { control: {} },
     signal: options.signal ?? new AbortController().signal,
     dataFolder,
@@ -244,8 +252,9 @@ export function relativeError(got: ArrayLike<number>, want: ArrayLike<number>): 
   return Math.sqrt(error / size);
 }
 
-/** Names of everything below a folder that is not a folder, sorted. */
+/** Names of everything below a folder that is not a folder, sorted; none where there is no folder. */
 export function filesBelow(path: string): string[] {
+  if (!existsSync(path)) return [];
   return readdirSync(path, { recursive: true, withFileTypes: true })
     .filter((entry) => !entry.isDirectory())
     .map((entry) => join(entry.parentPath, entry.name))

@@ -223,6 +223,22 @@ describe.runIf(hasCompiler)("NVML", () => {
     });
   });
 
+  test("notices who begins to draw within a second, and then follows it", async () => {
+    stub.reset();
+    stub.addDevice("GPU-a", "GPU", GIB);
+    let nowMs = 0;
+    await using source = await openSource(stub, () => nowMs);
+    await source.read();
+    stub.addProcess(0, 1, 900, GIB / 4);
+    const pids = async (): Promise<number[] | undefined> =>
+      (await source.read()).gpus[0]?.processes?.map(({ pid }) => pid);
+    nowMs = 1_000;
+    expect(await pids()).toEqual([900]);
+    stub.addProcess(0, 1, 901, GIB / 4);
+    nowMs = 1_100;
+    expect(await pids()).toEqual([900, 901]);
+  });
+
   test("is no source where the driver lists no GPU or there is no library", async () => {
     stub.reset();
     expect(await NvmlSource.open(stub.path)).toBe("nvml: the driver lists no GPU");

@@ -155,6 +155,19 @@ describe("installAll with npm", () => {
     expect(existsSync(old)).toBe(false);
   });
 
+  test("installs a package that brings its own worker", async () => {
+    await capabilities("  - name: js-greeter\n    package: ./js-greeter\n    env: npm\n");
+    const { results } = await install();
+    expect(results).toMatchObject([{ outcome: "installed" }]);
+    const { install: section, code } = await manifest("js-greeter");
+    const entry = join(section.env_folder ?? "", "node_modules/js-greeter/main.js");
+    expect(section.command).toEqual([process.execPath, entry]);
+    expect(code.name).toBe("js-greeter");
+    expect(outcomes(await install())).toEqual({ "js-greeter": "unchanged" });
+    await writeFile(join(project, "js-greeter/more.js"), "");
+    expect(outcomes(await install())).toEqual({ "js-greeter": "installed" });
+  });
+
   test("keeps the operator's overrides when it writes the manifest anew", async () => {
     await capabilities(JS);
     await install();
@@ -176,6 +189,18 @@ describe("installAll with a path", () => {
     expect(section.cage).toBe("group");
     expect(existsSync(join(project, ".cjm/envs"))).toBe(false);
     expect(outcomes(await install())).toEqual({ "in-place": "unchanged" });
+  });
+});
+
+describe("installAll with a Python file", () => {
+  test("serves a worker that calls serve() where it is, with the SDK of this package", async () => {
+    await capabilities("  - name: py-script\n    path: py-script\n    env: path\n");
+    await install();
+    const { install: section, code } = await manifest("py-script");
+    expect(section.command?.at(-1)).toBe(join(project, "py-script/main.py"));
+    expect(section.env_vars["PYTHONPATH"]).toContain("python/src");
+    expect(code).toMatchObject({ name: "py-script", sdk: "cjm" });
+    expect(Object.keys(code.actions ?? {})).toEqual(["greet"]);
   });
 });
 

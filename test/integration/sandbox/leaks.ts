@@ -1,5 +1,4 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import type { Workbench } from "../../../workers/sandbox/workbench.ts";
 
 /** What jails could leave on a machine. */
@@ -7,12 +6,12 @@ export interface Leftovers {
   readonly processes: number;
   readonly mounts: number;
   readonly cgroups: number;
-  readonly folders: number;
+  readonly files: number;
   readonly descriptors: number;
 }
 
 /** Counts what belongs to this process and its jails. */
-export function leftovers({ cgroups }: Workbench): Leftovers {
+export function leftovers({ cgroups, scratch }: Workbench): Leftovers {
   const parents = cgroups.parent === null ? [] : Object.values(cgroups.parent.folders);
   return {
     processes: descendants(process.pid),
@@ -20,7 +19,7 @@ export function leftovers({ cgroups }: Workbench): Leftovers {
     cgroups: [...new Set(parents)]
       .flatMap((folder) => readdirSync(folder))
       .filter((name) => name.startsWith(`cjm-jail-${process.pid}-`)).length,
-    folders: readdirSync(tmpdir()).filter((name) => name.startsWith("cjm-sandbox-")).length,
+    files: readdirSync(scratch.folder).filter((name) => !name.startsWith("slot-")).length,
     descriptors: readdirSync("/proc/self/fd").length,
   };
 }

@@ -1,4 +1,5 @@
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Bench } from "./support.ts";
 
@@ -40,6 +41,18 @@ describe("run", () => {
       input: { x: [1, "two"] },
     });
     expect(result).toMatchObject({ status: "ok", stdout: "True two\n" });
+  });
+
+  test("hands over arguments and variables as they are", async () => {
+    const strange = 'a\'b "c" $HOME `x`\n\\n ü';
+    const result = await bench.run({
+      code: "import os, sys; print(sys.argv[1] == os.environ['V'], repr(sys.argv[1]), os.environ['PATH'])",
+      argv: [strange],
+      env: { V: strange, PATH: "/nowhere" },
+    });
+    expect(result).toMatchObject({ status: "ok", stderr: "" });
+    expect(result.stdout).toContain("True");
+    expect(result.stdout).toContain("/nowhere");
   });
 
   test("lets a program open its streams by name", async () => {
@@ -104,6 +117,23 @@ describe("run", () => {
 });
 
 describe("where a run happens", () => {
+  test("is an empty folder, wherever the interpreter of this machine lies", async () => {
+    const result = await bench.run({
+      language: "node",
+      code: "console.log(require('node:fs').readdirSync('.').join())",
+    });
+    expect(result).toMatchObject({ status: "ok", stdout: "main.js\n" });
+  });
+
+  test("lets guests import the packages of the configuration, read-only", async () => {
+    const folder = join(bench.folder, "packages");
+    mkdirSync(folder);
+    writeFileSync(join(folder, "extra.py"), "ANSWER = 42");
+    using other = await Bench.open({ packages: { python: [folder], node: [] } });
+    const result = await other.run({ code: "import extra; print(extra.ANSWER)" });
+    expect(result).toMatchObject({ status: "ok", stdout: "42\n" });
+  });
+
   test("keeps a named workspace between runs and nothing else", async () => {
     await bench.run({
       code: "open('kept','w').write('1'); open('/tmp/gone','w')",
@@ -210,5 +240,46 @@ describe("cancel", () => {
       isolation: "none",
     });
     expect(left.stdout).toBe("0\n");
+  });
+});
+
+describe("limits", () => {
+  test("are reported as the kernel has them, and hold in the guest", async () => {
+    const result = await bench.run({
+      language: "bash",
+      code: "ulimit -c; ulimit -t; ulimit -n",
+      limits: { memory_mb: 100, pids: 20, cpu_ms: 3_500, disk_mb: 16 },
+    });
+    expect(result).toMatchObject({ status: "ok", stdout: "0\n5\n1024\n" });
+    expect(result.limits).toEqual({
+      wall_ms: 10_000,
+      cpu_ms: 3_500,
+      memory_mb: 100,
+      pids: 20,
+      output_bytes: 262_144,
+      disk_mb: 16,
+    });
+  });
+});
+
+describe("without cgroups", () => {
+  let sampled: Bench;
+  beforeAll(async () => {
+    sampled = await Bench.open({ useCgroups: false });
+  });
+  afterAll(() => sampled[Symbol.dispose]());
+
+  test.for([
+    ["oom", "a = []\nwhile True: a.append(bytearray(1 << 20))"],
+    ["oom", "f = open('/dev/shm/x', 'wb')\nwhile True: f.write(bytes(1 << 20))"],
+    ["pids", "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass"],
+    ["cpu_timeout", "while True: pass"],
+    ["ok", "print(1)"],
+  ] as const)("the sampled tree says %s", async ([status, code]) => {
+    const result = await sampled.run({
+      code,
+      limits: { memory_mb: 64, disk_mb: 512, pids: 4, cpu_ms: 400, wall_ms: 20_000 },
+    });
+    expect(result).toMatchObject({ status, isolation: { memory_enforced_by: "sampled" } });
   });
 });

@@ -2,8 +2,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Call, z } from "cjm-substrate/worker";
+import { casesAction } from "../../../workers/sandbox/cases-action.ts";
+import { casesInputSchema, type CasesOutput } from "../../../workers/sandbox/cases-schema.ts";
 import { runAction } from "../../../workers/sandbox/run-action.ts";
 import { runInputSchema, type RunOutput } from "../../../workers/sandbox/schemas.ts";
+import { testsAction } from "../../../workers/sandbox/tests-action.ts";
+import { testsInputSchema, type TestsOutput } from "../../../workers/sandbox/tests-schema.ts";
 import { Workbench, type WorkbenchOptions } from "../../../workers/sandbox/workbench.ts";
 
 export const INTERPRETERS = { python: "python3", node: process.execPath, bash: "bash" };
@@ -26,6 +30,14 @@ export class Bench implements Disposable {
 
   run(input: z.input<typeof runInputSchema>, signal?: AbortSignal): Promise<RunOutput> {
     return runAction(this.workbench, runInputSchema.parse(input), this.call(signal));
+  }
+
+  check(input: z.input<typeof casesInputSchema>): Promise<CasesOutput> {
+    return casesAction(this.workbench, casesInputSchema.parse(input), this.call());
+  }
+
+  test(input: z.input<typeof testsInputSchema>): Promise<TestsOutput> {
+    return testsAction(this.workbench, testsInputSchema.parse(input), this.call());
   }
 
   /** All of a call that handlers use. */

@@ -3,6 +3,7 @@ import { rulesFor, type Method } from "../../../workers/adapter-merger/engine/ru
 import {
   mergeVectors,
   vectorsInMemory,
+  type VectorMerge,
   type VectorSet,
 } from "../../../workers/adapter-merger/engine/vector-merge.ts";
 import { roundTo } from "../../../workers/adapter-merger/safetensors/dtype.ts";
@@ -23,45 +24,53 @@ function methodOf(fn: string): Method {
   return found[1];
 }
 
-function run(vector: MergeVector): Float32Array {
-  const tensors = vector.inputs.map(({ data }) => Float32Array.from(data));
-  const base = Float32Array.from(vector.base?.data ?? []);
-  const memory = vectorsInMemory(tensors, 1, 3);
-  const deltas: VectorSet = {
+/** `model - base`, as mergekit sees its inputs. */
+function deltas(vector: MergeVector, base: Float32Array): VectorSet {
+  const memory = vectorsInMemory(
+    vector.inputs.map(({ data }) => Float32Array.from(data)),
+    1,
+    3,
+  );
+  if (base.length === 0) return memory;
+  return {
     ...memory,
     load(input, start, out): void {
       memory.load(input, start, out);
-      if (base.length === 0) return;
-      for (let i = 0; i < out.length; i += 1) out[i] = (out[i] ?? 0) - (base[start + i] ?? 0);
+      for (const [i, value] of out.entries()) out[i] = value - (base[start + i] ?? 0);
     },
   };
-  const density = vector.density ?? (vector.drop_rate === undefined ? 1 : 1 - vector.drop_rate);
-  const out = new Float32Array(tensors[0]?.length ?? 0);
-  const first = vector.inputs[0];
-  mergeVectors(
-    deltas,
-    {
-      rules: rulesFor(methodOf(vector.fn), vector.impl, {
-        vote: vector.majority_sign_method ?? "total",
-        isNormalized: vector.normalize,
-        isRescaled: vector.rescale,
-      }),
-      weights: vector.weights ?? tensors.map(() => 1),
-      densities: vector.densities ?? tensors.map(() => density),
-      lambda: vector.lambda ?? 1,
-      gamma: vector.gamma ?? 0.01,
-      epsilon: 0.1,
-      dtype: first === undefined ? "F32" : dtypeOf(first),
-      draws: replay(vector.intermediates?.masks ?? []),
-      onNonFinite: (input) => {
-        throw new Error(`input ${input} is not finite`);
-      },
+}
+
+function densitiesOf(vector: MergeVector): readonly number[] {
+  const common = vector.density ?? 1 - (vector.drop_rate ?? 0);
+  return vector.densities ?? vector.inputs.map(() => common);
+}
+
+function run(vector: MergeVector): Float32Array {
+  const base = Float32Array.from(vector.base?.data ?? []);
+  const vectors = deltas(vector, base);
+  const out = new Float32Array(vectors.length);
+  const dtypes = vector.inputs.map(dtypeOf);
+  const { lambda = 1, gamma = 0.01, majority_sign_method: vote = "total" } = vector;
+  const merge: VectorMerge = {
+    rules: rulesFor(methodOf(vector.fn), vector.impl, {
+      vote,
+      isNormalized: vector.normalize,
+      isRescaled: vector.rescale,
+    }),
+    weights: vector.weights ?? vector.inputs.map(() => 1),
+    densities: densitiesOf(vector),
+    lambda,
+    gamma,
+    epsilon: 0.1,
+    dtype: dtypes[0] ?? "F32",
+    draws: replay(vector.intermediates?.masks ?? []),
+    onNonFinite: (input) => {
+      throw new Error(`input ${input} is not finite`);
     },
-    (start, values) => out.set(values, start),
-  );
-  if (base.length > 0)
-    for (let i = 0; i < out.length; i += 1) out[i] = (out[i] ?? 0) + (base[i] ?? 0);
-  return out;
+  };
+  mergeVectors(vectors, merge, (start, values) => out.set(values, start));
+  return base.length === 0 ? out : out.map((value, i) => value + (base[i] ?? 0));
 }
 
 const functionLevel = VECTORS.filter(

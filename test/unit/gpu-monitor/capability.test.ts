@@ -130,6 +130,14 @@ describe("gpu-monitor on the scripted device", () => {
 });
 
 describe("gpu-monitor without a GPU", () => {
+  test("takes a changed configuration, whether or not a release was fired", async () => {
+    await using monitor = await opened({ source: "system" });
+    const { config } = monitor.capability;
+    const next = config.parse({ source: "scripted", script: join(folder, "script.json") });
+    await monitor.capability.initialize?.(next, bareCall(next));
+    expect(await monitor.run("report")).toMatchObject({ source: "scripted" });
+  });
+
   test("says so, and measures CPU, memory and disks all the same", async () => {
     await using monitor = await opened({ source: "system" });
     const report = await monitor.run("report");

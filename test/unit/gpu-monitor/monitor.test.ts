@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { describe, expect, test } from "vitest";
 import { sampleSchema } from "../../../workers/gpu-monitor/model.ts";
 import { Monitor } from "../../../workers/gpu-monitor/monitor.ts";
@@ -32,12 +34,29 @@ describe("Monitor", () => {
     const held = (pid: number): Parameters<typeof gpu>[0] => ({
       processes: [{ pid, memory_bytes: GIB, kind: "compute", name: null, own: null }],
     });
-    const owners = [process.pid, 1, 2 ** 22 + 1].map(async (pid) => {
-      await using monitor = new Monitor(new QueuedSource([gpu(held(pid))]), process.ppid);
+    const host = spawn("sleep", ["600"], { stdio: "ignore" });
+    const hostPid = host.pid ?? 0;
+    const owners = [hostPid, process.pid, 2 ** 22 + 1].map(async (pid) => {
+      await using monitor = new Monitor(new QueuedSource([gpu(held(pid))]), hostPid);
       const { gpus } = sampleSchema.parse(await monitor.sample());
       return gpus[0]?.processes?.[0]?.own;
     });
     expect(await Promise.all(owners)).toEqual([true, false, null]);
+    const exited = once(host, "exit");
+    host.kill("SIGKILL");
+    await exited;
+  });
+
+  test("ends its streams when it is disposed, after the reading that is under way", async () => {
+    const source = new QueuedSource([gpu()]);
+    const monitor = new Monitor(source, process.pid, new ManualClock());
+    const chunks = monitor.watch(10, new AbortController().signal);
+    expect(await chunks.next()).toMatchObject({ done: false });
+    const reading = monitor.sample();
+    await monitor[Symbol.asyncDispose]();
+    await reading;
+    expect(await chunks.next()).toMatchObject({ done: true });
+    expect(source.isClosed).toBe(true);
   });
 
   test("passes a failure of the whole source on, and closes it", async () => {

@@ -70,7 +70,7 @@ function random(seed: number): () => number {
 }
 
 test("no garbage makes the parser throw or answer what its schema forbids", () => {
-  const wantedLines = Number(process.env["FUZZ_LINES"] ?? 200_000);
+  const wantedLines = Number(process.env["FUZZ_LINES"] ?? 1_000_000);
   const next = random(20_250_304);
   const pick = <Item>(items: readonly Item[], fallback: Item): Item =>
     items[Math.floor(next() * items.length)] ?? fallback;
@@ -113,5 +113,6 @@ test("no garbage makes the parser throw or answer what its schema forbids", () =
     // Checking each against the schema would take longer than reading it.
     if (read % 50 === 0) for (const gpu of report.gpus) gpuSchema.parse(gpu);
   }
-  expect(read).toBeGreaterThan(0);
+  // Garbage that is refused whole proves little about the fields.
+  expect(read).toBeGreaterThan(wantedLines / 1000);
 });

@@ -215,3 +215,31 @@ describe("one GPU", () => {
     );
   });
 });
+
+describe("what is kept", () => {
+  test("cancelling a hundred thousand waiting jobs leaves nothing behind", () => {
+    const d = drive({ maxLanes: 1 });
+    d.submit("running");
+    d.submit("first");
+    for (let i = 0; i < 100_000; i++) {
+      d.submit(`j${i}`);
+      d.send({ type: "job_removed", jobId: `j${i}` });
+    }
+    const [line] = d.state.lines.values();
+    expect(line?.size).toBe(1);
+    expect(line?.heap.length).toBeLessThan(100);
+    expect(admitted(d.finish("running"))).toEqual(["first"]);
+  });
+
+  test("a waiting job stands once in its class, however often its instance changes", () => {
+    const d = drive({ maxLanes: 1 });
+    d.submit("running");
+    d.submit("waiting", { instanceId: "two" });
+    for (let i = 0; i < 1000; i++) {
+      d.ready("two");
+      d.absent("two");
+    }
+    for (const jobClass of d.state.classes.values()) expect(jobClass.heap.length).toBeLessThan(100);
+    expect(admitted(d.finish("running"))).toEqual(["waiting"]);
+  });
+});

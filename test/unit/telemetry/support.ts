@@ -14,6 +14,8 @@ export class FakeProcesses implements ProcessReader {
   >();
   pssShare: number | null = null;
   pssReads = 0;
+  /** Called by every reading of shared pages, which may take its time. */
+  whilePss: () => Promise<void> = () => Promise.resolve();
 
   add(
     pid: number,
@@ -51,10 +53,11 @@ export class FakeProcesses implements ProcessReader {
   cgroup(pid: number): string | null {
     return this.processes.get(pid)?.cgroup ?? null;
   }
-  pssBytes(pid: number): Promise<number | null> {
+  async pssBytes(pid: number): Promise<number | null> {
     this.pssReads += 1;
+    await this.whilePss();
     const rssBytes = this.processes.get(pid)?.rssBytes ?? 0;
-    return Promise.resolve(this.pssShare === null ? null : rssBytes * this.pssShare);
+    return this.pssShare === null ? null : rssBytes * this.pssShare;
   }
 }
 
@@ -100,12 +103,18 @@ export async function settled(): Promise<void> {
 /** A monitor's stream that the test writes. */
 export class ManualSource implements GpuSource {
   readonly openedHz: number[] = [];
+  /** What a stream that wants a fresh reading begins with. */
+  latest: unknown;
   readonly #streams = new Set<{ push: (item: { chunk: unknown } | { error: Error }) => void }>();
 
   get open(): number {
     return this.#streams.size;
   }
   async *watch(hz: number, signal: AbortSignal): AsyncGenerator<unknown, void> {
+    if (hz === 100) {
+      if (this.latest !== undefined) yield this.latest;
+      return;
+    }
     this.openedHz.push(hz);
     const items: ({ chunk: unknown } | { error: Error })[] = [];
     let wake = Promise.withResolvers<void>();
@@ -131,6 +140,7 @@ export class ManualSource implements GpuSource {
     }
   }
   async push(chunk: unknown): Promise<void> {
+    this.latest = chunk;
     for (const stream of this.#streams) stream.push({ chunk });
     await settled();
   }

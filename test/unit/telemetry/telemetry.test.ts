@@ -65,13 +65,14 @@ describe("the peak of a job", () => {
     expect(blind.snapshot()).toMatchObject({ isLive: false, source: null, gpus: [] });
   });
 
-  test("waits for one sample when the job was shorter than the period", async () => {
+  test("is read once more at the end of a job that the stream hardly saw", async () => {
     await source.push(gpuSample(0, []));
     telemetry.startJob("short", "inference", 100);
-    const ended = telemetry.endJob("short");
-    await settled();
-    await source.push(gpuSample(3 * GIB, [{ pid: 100, bytes: 3 * GIB }]));
-    expect((await ended).gpuPeakMb).toEqual({ "GPU-a": 3 * 1024 });
+    source.latest = gpuSample(3 * GIB, [{ pid: 100, bytes: 3 * GIB }]);
+    expect(await telemetry.endJob("short")).toMatchObject({
+      gpuPeakMb: { "GPU-a": 3 * 1024 },
+      gpuSamples: 1,
+    });
   });
 
   test("of host memory and CPU comes from looks at the tree at 10 Hz", async () => {
@@ -100,6 +101,22 @@ describe("the peak of a job", () => {
     expect(processes.pssReads).toBe(2);
   });
 
+  test("is not slowed by a tree so large that its shared pages take long to measure", async () => {
+    const slow = Promise.withResolvers<void>();
+    processes.whilePss = () => slow.promise;
+    telemetry.startJob("j1", "inference", 100);
+    await settled();
+    await clock.advance(500);
+    slow.resolve();
+    await settled();
+    expect(processes.pssReads).toBe(2);
+    // Half a second of measuring buys fifty seconds without.
+    for (let second = 0; second < 49; second += 1) await clock.advance(1_000);
+    expect(processes.pssReads).toBe(2);
+    await clock.advance(1_100);
+    expect(processes.pssReads).toBe(4);
+  });
+
   test("is marked where another job ran in the instance at any time", async () => {
     telemetry.startJob("a", "inference", 100);
     telemetry.startJob("b", "inference", 100);
@@ -109,7 +126,8 @@ describe("the peak of a job", () => {
       false,
       false,
     ]);
-    expect((await telemetry.endJob("c")).aloneInInstance).toBe(true);
+    expect(first.concurrentJobs).toBe(2);
+    expect(await telemetry.endJob("c")).toMatchObject({ aloneInInstance: true, concurrentJobs: 1 });
   });
 
   test("belongs to one measurement: a second start, or an end without one, is a bug", async () => {
@@ -120,7 +138,7 @@ describe("the peak of a job", () => {
 });
 
 describe("the rate", () => {
-  test("is 10 Hz while a job runs and 1 Hz otherwise, with no moment unseen between", async () => {
+  test("is 10 Hz while a job runs and 1 Hz otherwise, with no moment unseen between; memory that comes back is awaited at 10 Hz for 5 s", async () => {
     expect(source.openedHz).toEqual([1]);
     telemetry.startJob("j1", "inference", 100);
     await settled();
@@ -129,9 +147,19 @@ describe("the rate", () => {
     await source.push(gpuSample(0, []));
     expect(source.open).toBe(1);
     await telemetry.endJob("j1");
-    await settled();
+    await clock.advance(4_900);
+    expect(source.openedHz).toEqual([1, 10]);
+    await clock.advance(200);
     expect(source.openedHz).toEqual([1, 10, 1]);
   });
+});
+
+test("a machine without a GPU is asked once a second, whatever runs", async () => {
+  await source.push({ type: "sample", source: "system", gpus: [] });
+  telemetry.startJob("j1", "sandbox", 200);
+  await clock.advance(1_000);
+  expect(source.openedHz).toEqual([1]);
+  expect((await telemetry.endJob("j1")).gpuPeakMb).toBeNull();
 });
 
 describe("the snapshot", () => {
@@ -161,7 +189,7 @@ describe("the snapshot", () => {
       },
     ]);
     expect(snapshot.instances).toMatchObject([
-      { instanceId: "inference", pid: 100, processes: 2, hostMb: 600 },
+      { instanceId: "inference", pid: 100, processes: 2, hostMb: 600, gpuPeakMb: 6 * 1024 },
     ]);
     expect(telemetry.history().at(-1)).toEqual(snapshot);
   });

@@ -3,14 +3,14 @@ import { join } from "node:path";
 import { dirRef, type Call, type z } from "cjm-substrate/worker";
 import type { Recipe } from "../adapter/recipe.ts";
 import type { MergerConfig } from "../config.ts";
-import type { TensorJob, TensorReport } from "../engine/model-task.ts";
+import type { TensorReport } from "../engine/model-task.ts";
 import { runJobs } from "../engine/pool.ts";
 import { INDEX_NAME, openModel, sideFiles, type OpenedModel } from "../model/open.ts";
 import { PartialMerge } from "../model/partial.ts";
 import { planModels, type ModelPlan, type ShardPlan } from "../model/plan.ts";
 import { linkOrCopy, ResultCache } from "../output/cache.ts";
 import { hashFile, hashValue, stableJson } from "../output/hashing.ts";
-import { inputHashes, pathOf, verifyFiles, type FolderInput } from "../output/inputs.ts";
+import { inputHashes, pathOf, verifyFiles, Witness, type FolderInput } from "../output/inputs.ts";
 import { requireDisk, Staging } from "../output/staging.ts";
 import { encodeHeader } from "../safetensors/header.ts";
 import { createFile } from "../safetensors/writer.ts";
@@ -35,6 +35,7 @@ interface Merge {
   readonly hashes: readonly Hashes[];
   readonly recipeHash: string;
   readonly threads: number;
+  readonly witness: Witness;
 }
 
 /**
@@ -48,7 +49,7 @@ export async function mergeModels(
   const startedMs = performance.now();
   const { merge, folders } = await prepare(input, call);
   const { plan, recipe, recipeHash, threads } = merge;
-  const cache = new ResultCache(call.dataFolder, call.config.cache_entries);
+  const cache = new ResultCache(call.dataFolder, call.config);
   await mkdir(call.outputFolder, { recursive: true });
   const answer = (
     model: MergeModelsOutput["model"],
@@ -92,6 +93,10 @@ async function prepare(
   const recipe = modelRecipe(input);
   const models = input.models.map(({ path }) => openModel(pathOf(path)));
   const base = input.base === undefined ? undefined : openModel(pathOf(input.base));
+  const opened = base === undefined ? models : [...models, base];
+  const witness = await Witness.of(
+    opened.flatMap(({ folder, files }) => files.map((name) => join(folder, name))),
+  );
   const plan = planModels(models, base, { recipe, shardBytes: input.max_shard_mb * 1e6 });
   const folders = input.models.map(({ path }) => path);
   if (input.base !== undefined) folders.push(input.base);
@@ -110,7 +115,7 @@ async function prepare(
     sides,
   });
   const threads = input.threads ?? call.config.threads;
-  return { merge: { call, recipe, plan, hashes, recipeHash, threads }, folders };
+  return { merge: { call, recipe, plan, hashes, recipeHash, threads, witness }, folders };
 }
 
 async function sideHashes({ folder }: OpenedModel, signal: AbortSignal): Promise<Hashes> {
@@ -157,7 +162,7 @@ function shardSize({ tensors }: ShardPlan): number {
 }
 
 async function writeShard(
-  { plan, call, hashes, threads }: Merge,
+  { plan, call, hashes, threads, witness }: Merge,
   {
     shard,
     partial,
@@ -175,7 +180,7 @@ async function writeShard(
     files: new Map(shard.tensors.map(({ name }) => [name, tensors.get(name)?.path ?? ""])),
   }));
   let done = 0;
-  const reports = await runJobs<TensorJob, TensorReport>(shard.jobs, {
+  const reports = await runJobs<TensorReport>(shard.jobs, {
     spec: { ...plan.spec, layout, models },
     threads,
     signal: call.signal,
@@ -184,6 +189,8 @@ async function writeShard(
       onDone(done, tensor);
     },
   });
+  // A mark must never vouch for bytes of inputs that another recipe hash names.
+  await witness.requireUnchanged();
   await partial.complete(shard.name, reports);
   return reports;
 }

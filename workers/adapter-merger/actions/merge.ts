@@ -1,4 +1,4 @@
-import { mkdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { dirRef, type Call, type z } from "cjm-substrate/worker";
 import { CONFIG_NAME, openAdapter, WEIGHTS_NAME, type OpenedAdapter } from "../adapter/open.ts";
@@ -7,12 +7,11 @@ import { planAdapters, threadsFor, type AdapterPlan } from "../adapter/plan.ts";
 import type { Recipe } from "../adapter/recipe.ts";
 import type { MergerConfig } from "../config.ts";
 import { runJobs } from "../engine/pool.ts";
-import type { ModuleJob, ModuleReport } from "../engine/jobs.ts";
-import { MergeFault } from "../fault.ts";
+import type { ModuleReport } from "../engine/jobs.ts";
 import { ResultCache } from "../output/cache.ts";
 import { compactRanks } from "../output/compact-ranks.ts";
 import { hashValue, stableJson } from "../output/hashing.ts";
-import { inputHashes, pathOf, verifyFiles } from "../output/inputs.ts";
+import { inputHashes, pathOf, verifyFiles, Witness } from "../output/inputs.ts";
 import { requireDisk, Staging } from "../output/staging.ts";
 import { createFile } from "../safetensors/writer.ts";
 import type { MergeInput, mergeOutputSchema } from "../schemas.ts";
@@ -59,7 +58,9 @@ export async function mergeAdapters(
 ): Promise<MergeOutput> {
   const startedMs = performance.now();
   const prepared = prepareMerge(input, call.config);
-  const witness = await fingerprints(prepared.adapters);
+  const witness = await Witness.of(
+    prepared.adapters.flatMap(({ weightsPath, configPath }) => [weightsPath, configPath]),
+  );
   const hashes = await Promise.all(
     input.adapters.map(({ path }) => inputHashes(path, FILES, call.signal)),
   );
@@ -69,7 +70,7 @@ export async function mergeAdapters(
     recipe: prepared.recipe,
     inputs: hashes,
   });
-  const cache = new ResultCache(call.dataFolder, call.config.cache_entries);
+  const cache = new ResultCache(call.dataFolder, call.config);
   await mkdir(call.outputFolder, { recursive: true });
   const timing = {
     input_bytes: prepared.adapters.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
@@ -95,7 +96,7 @@ export async function mergeAdapters(
   const provenance = { recipe_hash: recipeHash, inputs: hashes };
   await using staging = await Staging.open(call.outputFolder, RESULT_NAME);
   const report = await fill(staging, prepared, { call, provenance });
-  await requireUnchanged(prepared.adapters, witness);
+  await witness.requireUnchanged();
   const adapter = await dirRef(await staging.commit());
   await cache.keep(recipeHash, adapter, { report });
   const seconds = (performance.now() - startedMs) / 1000;
@@ -148,7 +149,7 @@ async function writeWeights(
     stream: streams[i] ?? "",
   }));
   let done = 0;
-  const modules = await runJobs<ModuleJob, ModuleReport>(plan.jobs, {
+  const modules = await runJobs<ModuleReport>(plan.jobs, {
     spec: { ...plan.spec, layout, files },
     threads,
     signal: call.signal,
@@ -175,25 +176,4 @@ export function streamNames(hashes: readonly string[]): readonly string[] {
     const earlier = hashes.slice(0, i).filter((other) => other === hash).length;
     return earlier === 0 ? hash : `${hash}#${earlier}`;
   });
-}
-
-async function fingerprints(adapters: readonly OpenedAdapter[]): Promise<readonly string[]> {
-  const paths = adapters.flatMap(({ weightsPath, configPath }) => [weightsPath, configPath]);
-  const stats = await Promise.all(paths.map((path) => stat(path, { bigint: true })));
-  return stats.map(({ ino, size, mtimeNs }, i) => `${paths[i]} ${ino} ${size} ${mtimeNs}`);
-}
-
-/** The recorded hashes must be those of the bytes that were merged. */
-async function requireUnchanged(
-  adapters: readonly OpenedAdapter[],
-  before: readonly string[],
-): Promise<void> {
-  const after = await fingerprints(adapters);
-  const changed = after.find((print, i) => print !== before[i]);
-  if (changed === undefined) return;
-  throw new MergeFault(
-    "FILE_INVALID",
-    "changed",
-    `An input changed while it was merged: ${changed}`,
-  );
 }

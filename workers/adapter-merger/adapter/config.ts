@@ -56,6 +56,8 @@ const VARIANTS = [
   "arrow_config",
   "alora_invocation_tokens",
   "kasa_config",
+  "monteclora_config",
+  "velora_config",
 ];
 
 /** What of a config cannot be merged, in words; empty when all of it can. */

@@ -85,25 +85,28 @@ function pairTensors(
   const refusals: string[] = [];
   const sides = new Map<string, Sides>();
   for (const info of tensors.values()) {
-    const groups = PAIR.exec(info.name)?.groups;
-    const name = groups?.["module"];
-    if (name === undefined) {
-      refusals.push(unknownTensor(info.name));
-      continue;
-    }
-    const found = sides.get(name) ?? {};
-    if (groups?.["side"] === "A") found.a = info;
-    else found.b = info;
-    sides.set(name, found);
+    if (!takeSide(sides, info)) refusals.push(unknownTensor(info.name));
   }
   const modules = new Map<string, LoraModule>();
-  for (const name of [...sides.keys()].sort()) {
-    const made = makeModule(name, sides.get(name) ?? {}, config);
+  for (const [name, found] of [...sides].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    const made = makeModule(name, found, config);
     if (typeof made === "string") refusals.push(made);
     else modules.set(name, made);
   }
   if (sides.size === 0 && refusals.length === 0) refusals.push("it holds no LoRA tensors");
   return { modules, refusals };
+}
+
+/** False for a tensor that is no LoRA factor. */
+function takeSide(sides: Map<string, Sides>, info: TensorInfo): boolean {
+  const groups = PAIR.exec(info.name)?.groups;
+  const name = groups?.["module"];
+  if (name === undefined) return false;
+  const found = sides.get(name) ?? {};
+  if (groups?.["side"] === "A") found.a = info;
+  else found.b = info;
+  sides.set(name, found);
+  return true;
 }
 
 function unknownTensor(name: string): string {
@@ -114,33 +117,29 @@ function unknownTensor(name: string): string {
 
 function makeModule(name: string, { a, b }: Sides, config: AdapterConfig): LoraModule | string {
   if (a === undefined || b === undefined) return `${name} has only one of lora_A and lora_B`;
-  if (!isFloatDtype(a.dtype)) return `${a.name} is ${a.dtype}`;
-  if (!isFloatDtype(b.dtype)) return `${b.name} is ${b.dtype}`;
+  const { dtype: dtypeA } = a;
+  const { dtype: dtypeB } = b;
+  if (!isFloatDtype(dtypeA)) return `${a.name} is ${dtypeA}`;
+  if (!isFloatDtype(dtypeB)) return `${b.name} is ${dtypeB}`;
+  const shapes = shapeProblem(name, a, b);
+  if (shapes !== undefined) return shapes;
   const module = name.replace(PREFIX, "");
-  const rank = a.shape[0] ?? 0;
-  const [outputs, columns] = [b.shape[0] ?? 0, b.shape[1] ?? 0];
-  if (rank === 0 || elementCount(a.shape) === 0 || elementCount(b.shape) === 0) {
-    return `${name} is empty`;
-  }
-  if (
-    b.shape.length < 2 ||
-    a.shape.length < 2 ||
-    columns !== rank ||
-    elementCount(b.shape) !== outputs * rank
-  ) {
-    return `${name}: lora_A [${a.shape.join(", ")}] and lora_B [${b.shape.join(", ")}] do not multiply`;
-  }
+  const [rank = 0] = a.shape;
+  const [outputs = 0] = b.shape;
   const declared = moduleScale(config, module).rank;
   if (declared !== rank) return `${name} has rank ${rank}, its config says ${declared}`;
-  return {
-    module,
-    a,
-    b,
-    rank,
-    inputs: elementCount(a.shape) / rank,
-    outputs,
-    scaling: scalingOf(config, module, rank),
-    dtypeA: a.dtype,
-    dtypeB: b.dtype,
-  };
+  const inputs = elementCount(a.shape) / rank;
+  const scaling = scalingOf(config, module, rank);
+  return { module, a, b, rank, inputs, outputs, scaling, dtypeA, dtypeB };
+}
+
+function shapeProblem(name: string, a: TensorInfo, b: TensorInfo): string | undefined {
+  if (elementCount(a.shape) === 0 || elementCount(b.shape) === 0) return `${name} is empty`;
+  const [rank = 0] = a.shape;
+  const [outputs = 0, columns = 0] = b.shape;
+  const isMatrix = a.shape.length >= 2 && b.shape.length >= 2;
+  // A convolution's B has trailing dimensions of 1.
+  if (isMatrix && columns === rank && elementCount(b.shape) === outputs * rank) return undefined;
+  const [shapeA, shapeB] = [a, b].map(({ shape }) => `[${shape.join(", ")}]`);
+  return `${name}: lora_A ${shapeA} and lora_B ${shapeB} do not multiply`;
 }

@@ -99,46 +99,64 @@ export function spaceOf({ method, compatibility }: Recipe): Space {
 
 /** Every reason why the numbers of a recipe make no sense, by the input field they came from. */
 export function recipeProblems(recipe: Recipe, adapters: number): readonly string[] {
+  return [
+    ...methodProblems(recipe, adapters),
+    ...rankProblems(recipe),
+    ...recipe.overrides.flatMap((override, at) =>
+      overrideProblems(recipe, override, { adapters, at }),
+    ),
+    ...numberProblems(recipe, ""),
+  ];
+}
+
+function methodProblems({ method, compatibility }: Recipe, adapters: number): string[] {
   const problems: string[] = [];
-  const { method, compatibility } = recipe;
   if (KNOWN[compatibility]?.has(method) === false) {
     problems.push(`method: ${compatibility} has no "${method}"`);
   }
   if (method === "slerp" && adapters !== 2) {
     problems.push(`adapters: slerp takes exactly two, not ${adapters}`);
   }
-  if (recipe.rank !== undefined && recipe.energy !== undefined) {
-    problems.push("energy: give a rank or an energy, not both");
-  }
-  const space = spaceOf(recipe);
-  if ((space === "cat" || space === "tensors") && (recipe.rank ?? recipe.energy) !== undefined) {
-    problems.push(`rank: "${method}" decides the rank by itself here`);
-  }
-  if (compatibility !== "none" && recipe.energy !== undefined) {
-    problems.push(`energy: ${compatibility} has no energy target`);
-  }
-  for (const [at, { weights, densities, modules }] of recipe.overrides.entries()) {
-    if (!isPattern(modules)) problems.push(`overrides[${at}].modules: not a regular expression`);
-    if ((weights ?? recipe.weights).length !== adapters)
-      problems.push(`overrides[${at}].weights: one per adapter`);
-    if ((densities ?? recipe.densities).length !== adapters)
-      problems.push(`overrides[${at}].densities: one per adapter`);
-    problems.push(
-      ...numberProblems(
-        { ...recipe, weights: weights ?? recipe.weights, densities: densities ?? recipe.densities },
-        `overrides[${at}].`,
-      ),
-    );
-  }
-  problems.push(...numberProblems(recipe, ""));
   return problems;
 }
 
-function numberProblems(recipe: Recipe, prefix: string): string[] {
+function rankProblems(recipe: Recipe): string[] {
+  const { rank, energy, method, compatibility } = recipe;
+  if (rank === undefined && energy === undefined) return [];
   const problems: string[] = [];
-  const { weights, compatibility, method } = recipe;
-  if (weights.some((weight) => !Number.isFinite(weight)))
-    problems.push(`${prefix}weights: not finite`);
+  const space = spaceOf(recipe);
+  if (rank !== undefined && energy !== undefined) {
+    problems.push("energy: give a rank or an energy, not both");
+  }
+  if (space === "cat" || space === "tensors") {
+    problems.push(`rank: "${method}" decides the rank by itself here`);
+  }
+  if (compatibility !== "none" && energy !== undefined) {
+    problems.push(`energy: ${compatibility} has no energy target`);
+  }
+  return problems;
+}
+
+function overrideProblems(
+  recipe: Recipe,
+  override: Override,
+  { adapters, at }: { adapters: number; at: number },
+): string[] {
+  const prefix = `overrides[${at}].`;
+  const { modules, weights = recipe.weights, densities = recipe.densities } = override;
+  const problems: string[] = [];
+  if (!isPattern(modules)) problems.push(`${prefix}modules: not a regular expression`);
+  if (weights.length !== adapters) problems.push(`${prefix}weights: one per adapter`);
+  if (densities.length !== adapters) problems.push(`${prefix}densities: one per adapter`);
+  if (override.rank !== undefined && ["cat", "tensors"].includes(spaceOf(recipe))) {
+    problems.push(`${prefix}rank: "${recipe.method}" decides the rank by itself here`);
+  }
+  return [...problems, ...numberProblems({ ...recipe, weights, densities }, prefix)];
+}
+
+function numberProblems(recipe: Recipe, prefix: string): string[] {
+  const { weights, compatibility, method, densities } = recipe;
+  const problems: string[] = [];
   if (compatibility === "none" && weights.every((weight) => weight === 0)) {
     problems.push(`${prefix}weights: all are zero, the result would be empty`);
   }
@@ -146,30 +164,28 @@ function numberProblems(recipe: Recipe, prefix: string): string[] {
   if (method === "slerp" && recipe.position === undefined && total === 0) {
     problems.push(`${prefix}weights: slerp needs a sum that is not zero`);
   }
-  if (PRUNES.test(method)) {
-    for (const [at, density] of recipe.densities.entries()) {
-      const problem = densityProblem(recipe, density);
-      if (problem !== undefined) problems.push(`${prefix}densities[${at}]: ${density} ${problem}`);
-    }
+  if (!PRUNES.test(method)) return problems;
+  for (const [at, density] of densities.entries()) {
+    const problem = densityProblem(recipe, density);
+    if (problem !== undefined) problems.push(`${prefix}densities[${at}]: ${density} ${problem}`);
   }
   return problems;
 }
 
-/** Each tool's own limits: peft takes 0 and more than 1, Rune 0, the others neither. */
-function densityProblem(
-  { compatibility, method, epsilon }: Recipe,
-  density: number,
-): string | undefined {
-  if (!Number.isFinite(density) || density < 0) return "is negative or not a number";
+/** Each tool's own limits: peft takes 0 and more than 1, Rune's TIES 0, the others neither. */
+function densityProblem(recipe: Recipe, density: number): string | undefined {
+  const { compatibility, method } = recipe;
+  if (density < 0) return "is negative";
   if (compatibility === "peft") return undefined;
   if (density > 1) return "is above 1";
   const allowsZero = compatibility === "rune" && method === "ties";
   if (density === 0 && !allowsZero) return "would leave nothing";
-  const isDella = method === "della" || method === "della_linear";
-  if (isDella && density < 1 && (density + epsilon >= 1 || density - epsilon <= 0)) {
-    return `and epsilon ${epsilon} leave the range 0..1`;
-  }
-  return undefined;
+  return method.startsWith("della") ? dellaProblem(density, recipe.epsilon) : undefined;
+}
+
+function dellaProblem(density: number, epsilon: number): string | undefined {
+  const fits = density === 1 || (density + epsilon < 1 && density - epsilon > 0);
+  return fits ? undefined : `and epsilon ${epsilon} leave the range 0..1`;
 }
 
 function isPattern(text: string): boolean {

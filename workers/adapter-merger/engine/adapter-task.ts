@@ -1,33 +1,41 @@
 import { Arena } from "../math/gemm.ts";
-import { lowRankOfDense } from "../math/dense-svd.ts";
-import { recompress, type LowRank } from "../math/factored.ts";
-import { randomWords, streamKey } from "../math/random.ts";
-import { dot, gram, stackRows, thin, transpose, type Thin } from "../math/thin.ts";
+import { CONVERGED, lowRankOfDense, NEAR_BEST } from "../math/dense-svd.ts";
+import { recompress, type Grams, type LowRank } from "../math/factored.ts";
+import { streamKey, type StreamKey } from "../math/random.ts";
+import { gram, stackRows, thin, transpose, type Thin } from "../math/thin.ts";
 import { roundTo } from "../safetensors/dtype.ts";
 import { SafetensorsFile } from "../safetensors/reader.ts";
 import { TensorSink } from "../safetensors/writer.ts";
 import { denseVectors } from "./dense-vectors.ts";
 import type { AdapterMergeSpec, ModuleJob, ModuleReport } from "./jobs.ts";
-import { loadFactors, type Factors, type Inputs } from "./module-io.ts";
-import { slerpWeights } from "./slerp.ts";
+import { Buffers, loadFactors, type Factors, type Inputs } from "./module-io.ts";
+import { positionOf, slerpFactors } from "./slerp.ts";
 import {
+  counterDraws,
   mergeVectors,
   vectorsInMemory,
+  type Draws,
   type VectorMerge,
   type VectorStats,
 } from "./vector-merge.ts";
+
+/** Makes the random words of one tensor from the streams of its inputs. */
+export type DrawSource = (keys: readonly StreamKey[], tensor: string) => Draws;
 
 /** Merges one module after the other into the output; what one merge thread owns. */
 export class AdapterTask implements Disposable {
   readonly #spec: AdapterMergeSpec;
   readonly #inputs: Inputs;
   readonly #sink: TensorSink;
+  readonly #drawsFor: DrawSource;
   #arena: Arena | undefined;
 
-  constructor(spec: AdapterMergeSpec) {
+  constructor(spec: AdapterMergeSpec, drawsFor: DrawSource = counterDraws) {
     this.#spec = spec;
+    this.#drawsFor = drawsFor;
     this.#sink = new TensorSink(spec.layout);
-    this.#inputs = { spec, files: spec.files.map(({ path }) => SafetensorsFile.open(path)) };
+    const files = spec.files.map(({ path }) => SafetensorsFile.open(path));
+    this.#inputs = { spec, files, buffers: new Buffers() };
   }
 
   run(job: ModuleJob): ModuleReport {
@@ -46,16 +54,10 @@ export class AdapterTask implements Disposable {
   }
 
   #merge(job: ModuleJob, factors: readonly Factors[]): ModuleReport {
-    switch (this.#spec.space) {
-      case "cat":
-        return this.#concatenate(job, factors);
-      case "tensors":
-        return this.#mergeTensors(job, factors);
-      case "factored":
-        return this.#combineFactors(job, factors);
-      case "dense":
-        return this.#mergeDense(job, factors);
-    }
+    const { space } = this.#spec;
+    if (space === "cat") return this.#concatenate(job, factors);
+    if (space === "tensors") return this.#mergeTensors(job, factors);
+    return space === "dense" ? this.#mergeDense(job, factors) : this.#combineFactors(job, factors);
   }
 
   /** A decomposition of NaN has no meaning: the whole module is NaN, and is named. */
@@ -68,6 +70,11 @@ export class AdapterTask implements Disposable {
     return { ...emptyReport(job, factors), non_finite: nonFinite };
   }
 
+  /** A factor of the result, to be filled completely. */
+  #output(side: "a" | "b", rows: number, columns: number): Thin {
+    return { rows, columns, values: this.#inputs.buffers.take(`${side} out`, rows * columns) };
+  }
+
   #write(job: ModuleJob, a: Thin, b: Thin): void {
     this.#sink.writeFloats(job.aOut, 0, a.values);
     this.#sink.writeFloats(job.bOut, 0, b.values);
@@ -75,7 +82,7 @@ export class AdapterTask implements Disposable {
 
   #concatenate(job: ModuleJob, factors: readonly Factors[]): ModuleReport {
     let row = 0;
-    const b = thin(job.outputs, job.rank);
+    const b = this.#output("b", job.outputs, job.rank);
     for (const { source, a, b: own } of factors) {
       this.#scaleForCat(a.values, job, source);
       this.#sink.writeFloats(job.aOut, row * job.inputs, a.values);
@@ -106,23 +113,29 @@ export class AdapterTask implements Disposable {
       factors.map((own) => transpose(own.b)),
       job.outputs,
     );
-    const norms = inputNorms(factors, a, b);
-    const weights = this.#linearWeights(factors, { a, b });
-    let row = 0;
-    for (const [i, { source }] of factors.entries()) {
-      const part = b.values.subarray(row * job.outputs, (row + source.rank) * job.outputs);
-      scale(part, (weights[i] ?? 0) * source.scaling * job.lambda);
-      row += source.rank;
+    const grams = { a: gram(a), b: gram(b) };
+    const inner = innerProducts(factors, grams);
+    const weights = this.#linearWeights(factors, inner);
+    const scales = factors.flatMap(({ source }, i) => {
+      const factor = (weights[i] ?? 0) * source.scaling * job.lambda;
+      return Array.from({ length: source.rank }, () => factor);
+    });
+    for (const [row, factor] of scales.entries()) {
+      scale(b.values.subarray(row * job.outputs, (row + 1) * job.outputs), factor);
     }
-    const merged = recompress(a, b, { rank: job.rank, energy: job.energy });
+    const target = { rank: job.rank, energy: job.energy };
+    const merged = recompress(a, b, target, { a: grams.a, b: scaledGram(grams.b, scales) });
     this.#write(job, merged.a, merged.b);
+    const norms = factors.map((_, i) => Math.sqrt(Math.max(0, inner(i, i))));
     return { ...lowRankReport(job, merged), input_norms: norms };
   }
 
-  #linearWeights(factors: readonly Factors[], stacked: { a: Thin; b: Thin }): readonly number[] {
+  #linearWeights(factors: readonly Factors[], inner: InnerProduct): readonly number[] {
     const weights = factors.map(({ source }) => source.weight);
     if (this.#spec.isSlerp && factors.length === 2) {
-      return slerpWeights(factors, stacked, this.#spec.position);
+      const [first = 1, second = 0] = weights;
+      const position = this.#spec.position ?? positionOf([first, second]);
+      return slerpFactors({ xx: inner(0, 0), yy: inner(1, 1), xy: inner(0, 1) }, position);
     }
     if (this.#spec.rules.divisor !== "total_weight") return weights;
     const total = weights.reduce((sum, weight) => sum + weight, 0);
@@ -146,6 +159,7 @@ export class AdapterTask implements Disposable {
       key: streamKey(this.#spec.seed, "svd", job.name),
       target: { rank: job.rank, energy: job.energy },
       totalEnergy: stats.energy,
+      effort: this.#spec.isPeft ? CONVERGED : NEAR_BEST,
     });
     this.#write(job, merged.a, merged.b);
     return { ...lowRankReport(job, merged), ...signReport([stats]), input_norms: norms };
@@ -153,7 +167,8 @@ export class AdapterTask implements Disposable {
 
   /** A and B each on their own, as peft and Rune do it. */
   #mergeTensors(job: ModuleJob, factors: readonly Factors[]): ModuleReport {
-    const [a, b] = [thin(job.rank, job.inputs), thin(job.outputs, job.rank)];
+    const a = this.#output("a", job.rank, job.inputs);
+    const b = this.#output("b", job.outputs, job.rank);
     const stats = (["a", "b"] as const).map((side) => {
       const out = side === "a" ? a : b;
       const name = side === "a" ? job.aOut : job.bOut;
@@ -193,12 +208,7 @@ export class AdapterTask implements Disposable {
       densities: factors.map(({ source }) => source.density),
       lambda: job.lambda,
       dtype: "F32",
-      draws: {
-        fill(input, start, out): void {
-          const key = keys[input];
-          if (key !== undefined) randomWords(key, start, out);
-        },
-      },
+      draws: this.#drawsFor(keys, tensor),
       // The factors were checked when they were read; what overflows here is caught in the output.
       onNonFinite: () => undefined,
     };
@@ -227,19 +237,38 @@ function productEnergy(a: Thin, bRows: Thin): number {
   );
 }
 
-function inputNorms(factors: readonly Factors[], a: Thin, b: Thin): readonly number[] {
-  let row = 0;
-  return factors.map(({ source }) => {
-    let energy = 0;
-    for (let i = 0; i < source.rank; i += 1) {
-      for (let j = 0; j < source.rank; j += 1) {
-        const left = dot(a.values, (row + i) * a.columns, (row + j) * a.columns, a.columns);
-        energy += left * dot(b.values, (row + i) * b.columns, (row + j) * b.columns, b.columns);
+/** Inner product of the deltas of two inputs, by their position. */
+type InnerProduct = (x: number, y: number) => number;
+
+/** `<B_x A_x, B_y A_y>` is the sum of the products of the entries of two Gram blocks. */
+function innerProducts(factors: readonly Factors[], grams: Grams): InnerProduct {
+  const total = factors.reduce((sum, { source }) => sum + source.rank, 0);
+  const starts: number[] = [];
+  let next = 0;
+  for (const { source } of factors) {
+    starts.push(next);
+    next += source.rank;
+  }
+  return (x, y) => {
+    const [left, right] = [factors[x]?.source, factors[y]?.source];
+    if (left === undefined || right === undefined) throw new RangeError("No such input");
+    let sum = 0;
+    for (let i = 0; i < left.rank; i += 1) {
+      for (let j = 0; j < right.rank; j += 1) {
+        const at = ((starts[x] ?? 0) + i) * total + (starts[y] ?? 0) + j;
+        sum += (grams.a[at] ?? 0) * (grams.b[at] ?? 0);
       }
     }
-    row += source.rank;
-    return Math.sqrt(Math.max(0, energy)) * Math.abs(source.scaling);
-  });
+    return sum * left.scaling * right.scaling;
+  };
+}
+
+/** The Gram matrix of rows that were each multiplied by a number. */
+function scaledGram(values: Float64Array, scales: readonly number[]): Float64Array {
+  const n = scales.length;
+  return values.map(
+    (value, at) => value * (scales[Math.floor(at / n)] ?? 0) * (scales[at % n] ?? 0),
+  );
 }
 
 function emptyReport(job: ModuleJob, factors: readonly Factors[]): ModuleReport {

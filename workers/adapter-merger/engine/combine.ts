@@ -1,9 +1,12 @@
 import { roundNumber, roundTo, type FloatDtype } from "../safetensors/dtype.ts";
+import type { AgreeArrays, AgreeKernel } from "../math/agree-kernel.ts";
 import type { Chunk } from "./prune.ts";
 import type { Rules } from "./rules.ts";
 
 /** Work arrays of one chunk; made once per merge and reused. */
 export interface CombineScratch {
+  /** The owner of the arrays; the chunks and the result must be from it too. */
+  readonly kernel: AgreeKernel;
   readonly vote: Float32Array;
   readonly divisor: Float32Array;
   readonly weighted: Float32Array;
@@ -12,11 +15,15 @@ export interface CombineScratch {
   readonly survivors: Uint16Array;
 }
 
-export function combineScratch(length: number): CombineScratch {
+/** How many arrays of a kernel {@link combineScratch} takes. */
+export const SCRATCH_ARRAYS = 3;
+
+export function combineScratch(kernel: AgreeKernel, length: number): CombineScratch {
   return {
-    vote: new Float32Array(length),
-    divisor: new Float32Array(length),
-    weighted: new Float32Array(length),
+    kernel,
+    vote: kernel.floats(length),
+    divisor: kernel.floats(length),
+    weighted: kernel.floats(length),
     signs: new Uint8Array(length),
     survivors: new Uint16Array(length),
   };
@@ -85,6 +92,7 @@ function weighted(
   { weighted: out }: CombineScratch,
 ): Float32Array {
   const factor = rules.isRoundedPerStep ? roundNumber(dtype, weight) : Math.fround(weight);
+  if (factor === 1) return values;
   for (let i = 0; i < values.length; i += 1) out[i] = (values[i] ?? 0) * factor;
   if (rules.isRoundedPerStep) roundTo(dtype, out);
   return out;
@@ -122,6 +130,8 @@ function elect(chunks: readonly Chunk[], combine: Combine, scratch: CombineScrat
       addWeighted(chunk.values, vote);
     }
   }
+  // A vote of zero elects plus, also where the sum came out as minus zero.
+  for (let i = 0; i < vote.length; i += 1) vote[i] = (vote[i] ?? 0) + 0;
 }
 
 function addSigns({ bits }: Chunk, size: number, vote: Float32Array): void {
@@ -147,31 +157,21 @@ function sumAgreeing(
     const ballots = rules.isVoteWeighted ? values : chunk.values;
     const share = rules.divisor === "count" ? 1 : Math.fround(weight);
     if (rules.onTie === "mean") addAgreeingOrTied(ballots, vote, out, divisor);
-    else addAgreeing({ ballots, values, share }, vote, out, divisor);
+    else addAgreeing(scratch.kernel, { ballots, values, vote, out, divisor }, share);
   }
   if (rules.onTie === "mean") divideTied(vote, survivors, divisor);
   if (rules.divisor !== "none") divideByEach(out, divisor, rules.divisor === "count");
 }
 
-interface Ballot {
-  /** What decides on agreement: the value, or the weighted value. */
-  readonly ballots: Float32Array;
-  readonly values: Float32Array;
-  readonly share: number;
-}
-
-function addAgreeing(
-  { ballots, values, share }: Ballot,
-  vote: Float32Array,
-  out: Float32Array,
-  divisor: Float32Array,
-): void {
-  for (let i = 0; i < values.length; i += 1) {
+/** Sums what agrees with the elected sign: by the kernel, and the few entries it leaves over here. */
+function addAgreeing(kernel: AgreeKernel, arrays: AgreeArrays, share: number): void {
+  const { ballots, values, vote, out, divisor } = arrays;
+  for (let i = kernel.addAgreeing(arrays, share); i < values.length; i += 1) {
     const ballot = ballots[i] ?? 0;
-    // A vote of zero elects plus; the product's sign would lose that case.
-    const agrees = (vote[i] ?? 0) >= 0 ? Number(ballot > 0) : Number(ballot < 0);
-    out[i] = (out[i] ?? 0) + (values[i] ?? 0) * agrees;
-    divisor[i] = (divisor[i] ?? 0) + share * agrees;
+    const agrees = (vote[i] ?? 0) >= 0 ? ballot > 0 : ballot < 0;
+    if (!agrees) continue;
+    out[i] = (out[i] ?? 0) + (values[i] ?? 0);
+    divisor[i] = (divisor[i] ?? 0) + share;
   }
 }
 

@@ -1,4 +1,4 @@
-import { randomWords, streamKey } from "../math/random.ts";
+import { streamKey } from "../math/random.ts";
 import { MergeFault } from "../fault.ts";
 import { elementBytes, isFloatDtype, roundTo, type Dtype } from "../safetensors/dtype.ts";
 import { elementCount, type TensorInfo } from "../safetensors/header.ts";
@@ -6,7 +6,7 @@ import { SafetensorsFile } from "../safetensors/reader.ts";
 import { TensorSink, type FileLayout } from "../safetensors/writer.ts";
 import type { Rules } from "./rules.ts";
 import { positionOf, slerpFactors } from "./slerp.ts";
-import { mergeVectors, type VectorMerge, type VectorSet } from "./vector-merge.ts";
+import { counterDraws, mergeVectors, type VectorMerge, type VectorSet } from "./vector-merge.ts";
 
 const CHUNK = 1 << 18;
 const COPY_BYTES = 1 << 20;
@@ -93,12 +93,7 @@ export class ModelTask {
       densities: job.densities,
       lambda: job.lambda,
       dtype: isFloatDtype(dtype) ? dtype : "F32",
-      draws: {
-        fill(input, start, out): void {
-          const key = keys[input];
-          if (key !== undefined) randomWords(key, start, out);
-        },
-      },
+      draws: counterDraws(keys),
       onNonFinite: (input) => {
         this.#refuseNonFinite(job.name, inputs[input]);
         nonFinite.push(job.name);

@@ -22,8 +22,8 @@ type Reply<Result> =
  *
  * @throws {MergeFault} what a job threw; `CAPABILITY_CANCELLED` if `signal` aborts
  */
-export async function runJobs<Job, Result>(
-  jobs: readonly Job[],
+export async function runJobs<Result>(
+  jobs: readonly unknown[],
   options: PoolOptions<Result>,
 ): Promise<readonly Result[]> {
   const results: Result[] = Array.from({ length: jobs.length });
@@ -72,6 +72,7 @@ async function runOne<Result>(worker: Worker, job: unknown): Promise<Result> {
     else fail(faultFrom(reply.fault));
   };
   worker.on("message", answer).on("error", fail).on("exit", exited);
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
   worker.postMessage(job);
   try {
     return await replied.promise;

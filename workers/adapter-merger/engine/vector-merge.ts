@@ -1,7 +1,9 @@
+import { randomWords, type StreamKey } from "../math/random.ts";
 import { MagnitudeSelect, type Threshold } from "../math/select.ts";
 import { MergeFault } from "../fault.ts";
 import type { FloatDtype } from "../safetensors/dtype.ts";
-import { combineChunk, combineScratch, type CombineScratch } from "./combine.ts";
+import { AgreeKernel } from "../math/agree-kernel.ts";
+import { combineChunk, combineScratch, SCRATCH_ARRAYS, type CombineScratch } from "./combine.ts";
 import {
   addMass,
   divide,
@@ -33,6 +35,17 @@ export interface VectorSet {
 /** Where random words come from; a replay of recorded masks implements it too. */
 export interface Draws {
   fill(input: number, start: number, out: Uint32Array): void;
+}
+
+/** One counter-based stream per input. */
+export function counterDraws(keys: readonly StreamKey[]): Draws {
+  return {
+    fill(input, start, out): void {
+      const key = keys[input];
+      if (key === undefined) throw new RangeError(`No stream for input ${input}`);
+      randomWords(key, start, out);
+    },
+  };
 }
 
 export interface VectorMerge {
@@ -88,6 +101,9 @@ export function mergeVectors(set: VectorSet, merge: VectorMerge, sink: Sink): Ve
   return stats;
 }
 
+/** One per thread: merges do not overlap, and a WebAssembly memory is dear to make. */
+let kernel: AgreeKernel | undefined;
+
 class Pass {
   readonly #set: VectorSet;
   readonly #merge: VectorMerge;
@@ -98,12 +114,15 @@ class Pass {
 
   constructor(set: VectorSet, merge: VectorMerge) {
     const length = Math.min(set.chunkLength, Math.max(1, set.length));
+    kernel ??= new AgreeKernel();
+    const owner = kernel;
+    owner.begin(set.inputs + 1 + SCRATCH_ARRAYS, length);
     this.#set = set;
     this.#merge = merge;
-    this.#values = Array.from({ length: set.inputs }, () => new Float32Array(length));
+    this.#values = Array.from({ length: set.inputs }, () => owner.floats(length));
     this.#words = new Uint32Array(length);
-    this.#out = new Float32Array(length);
-    this.#scratch = combineScratch(length);
+    this.#out = owner.floats(length);
+    this.#scratch = combineScratch(owner, length);
   }
 
   run(stats: VectorStats, sink: Sink): void {
@@ -301,6 +320,7 @@ function selectsFor(
 
 function slice(scratch: CombineScratch, count: number): CombineScratch {
   return {
+    kernel: scratch.kernel,
     vote: scratch.vote.subarray(0, count),
     divisor: scratch.divisor.subarray(0, count),
     weighted: scratch.weighted.subarray(0, count),

@@ -4,13 +4,24 @@ import type { Arena, Matrix } from "./gemm.ts";
 import { fillNormal, type StreamKey } from "./random.ts";
 import { apply, gram, orthonormaliseRows, thin, transpose, type Thin } from "./thin.ts";
 
-const OVERSAMPLING = 8;
-/** Each multiplies the gap between wanted and unwanted singular values by itself twice. */
-const POWER_STEPS = 2;
+/** How near the best approximation must come, and what that costs. */
+export interface Effort {
+  /** Directions that are searched beyond the rank. */
+  readonly oversampling: number;
+  /** Each multiplies the gap between wanted and unwanted singular values by itself twice. */
+  readonly powerSteps: number;
+}
+
+/** Within about a thousandth of the energy that the best approximation keeps. */
+export const NEAR_BEST: Effort = { oversampling: 8, powerSteps: 2 };
+/** For the numbers of a tool that decomposes the matrix completely. */
+export const CONVERGED: Effort = { oversampling: 32, powerSteps: 8 };
+/** Up to this smaller side every direction is kept, which is exact and needs no search. */
+const COMPLETE_SIDE = 128;
 
 /**
  * Best low-rank approximation of a dense matrix by randomised subspace iteration; exact (to
- * rounding) when rank + 8 reaches the smaller side. The random start comes from `key`, so the same
+ * rounding) for a smaller side of up to 128 and when the search covers it. The random start comes from `key`, so the same
  * matrix gives the same bytes.
  *
  * Source: Halko, Martinsson, Tropp, "Finding structure with randomness" (2011), algorithm 4.4 and
@@ -22,11 +33,18 @@ const POWER_STEPS = 2;
 export function lowRankOfDense(
   arena: Arena,
   m: Matrix,
-  options: { readonly key: StreamKey; readonly target: RankTarget; readonly totalEnergy: number },
+  options: {
+    readonly key: StreamKey;
+    readonly target: RankTarget;
+    readonly totalEnergy: number;
+    readonly effort: Effort;
+  },
 ): LowRank {
-  const { target, totalEnergy } = options;
+  const { target, totalEnergy, effort } = options;
   const smaller = Math.min(m.rows, m.columns);
-  const width = Math.min(smaller, target.rank + OVERSAMPLING);
+  const isComplete = smaller <= COMPLETE_SIDE;
+  const width = isComplete ? smaller : Math.min(smaller, target.rank + effort.oversampling);
+  const steps = width === smaller ? 0 : effort.powerSteps;
   const padded = Math.ceil(width / 8) * 8;
   const work = {
     tall: arena.matrix(m.rows, padded),
@@ -34,7 +52,7 @@ export function lowRankOfDense(
     rows: arena.matrix(Math.ceil(width / 4) * 4, m.rows),
     wide: arena.matrix(Math.ceil(width / 4) * 4, m.columns),
   };
-  const basis = findBasis(arena, m, { work, width, key: options.key });
+  const basis = findBasis(arena, m, work, { width, steps, key: options.key });
   const projected = leftProduct(arena, m, work, basis);
   return factors(basis, projected, { target, totalEnergy });
 }
@@ -50,12 +68,13 @@ interface Work {
 function findBasis(
   arena: Arena,
   m: Matrix,
-  { work, width, key }: { work: Work; width: number; key: StreamKey },
+  work: Work,
+  { width, steps, key }: { width: number; steps: number; key: StreamKey },
 ): Thin {
   const random = thin(width, m.columns);
   fillNormal(key, random.values);
   let basis = rightProduct(arena, m, work, random);
-  for (let step = 0; step < POWER_STEPS; step += 1) {
+  for (let step = 0; step < steps; step += 1) {
     orthonormaliseRows(basis, 1);
     const back = leftProduct(arena, m, work, basis);
     orthonormaliseRows(back, 1);

@@ -167,9 +167,10 @@ function implicitQl(v: Square, d: Float64Array, e: Float64Array): void {
     largest = Math.max(largest, Math.abs(at(d, l)) + Math.abs(at(e, l)));
     let m = l;
     while (m < n - 1 && Math.abs(at(e, m)) > Number.EPSILON * largest) m += 1;
-    for (let sweep = 0; m > l; sweep += 1) {
+    let isSettled = m === l;
+    for (let sweep = 0; !isSettled && sweep < MAX_SWEEPS; sweep += 1) {
       shift += sweepQl(v, d, e, { l, m });
-      if (Math.abs(at(e, l)) <= Number.EPSILON * largest || sweep === MAX_SWEEPS) break;
+      isSettled = Math.abs(at(e, l)) <= Number.EPSILON * largest;
     }
     d[l] = at(d, l) + shift;
     e[l] = 0;

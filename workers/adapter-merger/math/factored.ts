@@ -40,10 +40,15 @@ const EIGEN_FLOOR = 1e-16;
  * (`B = Q_B R_B`, `A^T = Q_A R_A`, SVD of `R_B R_A^T`) with symmetric square roots as R. Each side
  * carries the square root of the singular values, so neither loses range in 16 bits.
  */
-export function recompress(a: Thin, b: Thin, target: RankTarget): LowRank {
+export function recompress(
+  a: Thin,
+  b: Thin,
+  target: RankTarget,
+  grams: Grams = { a: gram(a), b: gram(b) },
+): LowRank {
   const n = a.rows;
-  const left = root(symmetricEigen(gram(b), n), n);
-  const right = root(symmetricEigen(gram(a), n), n);
+  const left = root(symmetricEigen(grams.b, n), n);
+  const right = root(symmetricEigen(grams.a, n), n);
   // core = D_B^1/2 V_B^T V_A D_A^1/2
   const core = multiplySquare(left.rows, transposeSquare(right.rows, n), n);
   const { values, vectors } = symmetricEigen(multiplySquare(transposeSquare(core, n), core, n), n);
@@ -67,6 +72,12 @@ export function recompress(a: Thin, b: Thin, target: RankTarget): LowRank {
     totalEnergy,
     keptEnergy,
   };
+}
+
+/** `a a^T` and `b b^T`, for a caller that has them already. */
+export interface Grams {
+  readonly a: Float64Array;
+  readonly b: Float64Array;
 }
 
 interface Root {

@@ -100,11 +100,13 @@ export class Arena {
     const rows = c.rows - (c.rows % ROWS);
     const columns = c.columns - (c.columns % COLUMNS);
     const aOffset = a.matrix.byteOffset + a.from * lda;
-    for (let k = 0; k < depth && rows > 0 && columns > 0; k += DEPTH) {
-      const inner = Math.min(DEPTH, depth - k);
-      const pa = aOffset + k * 4;
-      const pb = b.byteOffset + k * ldb;
-      this.#kernel(c.byteOffset, ldc, pa, lda, pb, ldb, rows, columns, inner);
+    if (rows > 0 && columns > 0) {
+      for (let k = 0; k < depth; k += DEPTH) {
+        const pa = aOffset + k * 4;
+        const pb = b.byteOffset + k * ldb;
+        const inner = Math.min(DEPTH, depth - k);
+        this.#kernel(c.byteOffset, ldc, pa, lda, pb, ldb, rows, columns, inner);
+      }
     }
     const rest = { c: c.values(), a: a.matrix.values(), b: b.values(), width: c.columns, depth };
     multiplyEdge(rest, { from: a.from, rowStart: 0, rowEnd: rows, columnStart: columns });
@@ -208,8 +210,14 @@ function loadTile(): Code {
   const columnBytes = [...get(COLUMN), ...constant(4), ...multiply];
   return [
     ...pointers,
-    ...[...get(B), ...columnBytes, ...add, ...set(PB)],
-    ...[...get(C), ...columnBytes, ...add, ...set(PC)],
+    ...get(B),
+    ...columnBytes,
+    ...add,
+    ...set(PB),
+    ...get(C),
+    ...columnBytes,
+    ...add,
+    ...set(PC),
     ...accumulators,
     ...constant(0),
     ...set(STEP),

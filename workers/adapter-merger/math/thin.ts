@@ -48,17 +48,21 @@ export function gram({ rows, columns, values }: Thin): Float64Array {
   return out;
 }
 
+function at(values: Float32Array, index: number): number {
+  return values[index] ?? 0;
+}
+
 /** Four partial sums: the additions of one need not wait for each other. */
 export function dot(values: Float32Array, x: number, y: number, length: number): number {
   let [a, b, c, d] = [0, 0, 0, 0];
   let k = 0;
   for (; k + 4 <= length; k += 4) {
-    a += (values[x + k] ?? 0) * (values[y + k] ?? 0);
-    b += (values[x + k + 1] ?? 0) * (values[y + k + 1] ?? 0);
-    c += (values[x + k + 2] ?? 0) * (values[y + k + 2] ?? 0);
-    d += (values[x + k + 3] ?? 0) * (values[y + k + 3] ?? 0);
+    a += at(values, x + k) * at(values, y + k);
+    b += at(values, x + k + 1) * at(values, y + k + 1);
+    c += at(values, x + k + 2) * at(values, y + k + 2);
+    d += at(values, x + k + 3) * at(values, y + k + 3);
   }
-  for (; k < length; k += 1) a += (values[x + k] ?? 0) * (values[y + k] ?? 0);
+  for (; k < length; k += 1) a += at(values, x + k) * at(values, y + k);
   return a + b + (c + d);
 }
 

@@ -4,6 +4,7 @@ export type Code = readonly number[];
 
 /** Value types by their codes in the binary format. */
 export const I32 = 0x7f;
+export const F32 = 0x7d;
 export const V128 = 0x7b;
 
 function unsigned(value: number): Code {
@@ -54,6 +55,16 @@ export const multiply: Code = [0x6c];
 export const isBelow: Code = [0x49];
 export const addFloats: Code = simd(0xe4);
 export const multiplyFloats: Code = simd(0xe6);
+export const and: Code = simd(0x4e);
+/** The first operand without the bits of the second. */
+export const andNot: Code = simd(0x4f);
+export const xor: Code = simd(0x51);
+export const isNotEqualFloats: Code = simd(0x42);
+/** Per 32-bit lane, by the number on the stack. */
+export const shiftRightSigned: Code = simd(0xac);
+/** One float into all four lanes. */
+export const splat: Code = simd(0x13);
+export const zeros: Code = [...simd(0x0c), ...Array.from({ length: 16 }, () => 0)];
 /** Loads 16 bytes; an alignment of 4 bytes is promised. */
 export const loadFloats = (offset: number): Code => [...simd(0x00), 2, ...unsigned(offset)];
 export const storeFloats = (offset: number): Code => [...simd(0x0b), 2, ...unsigned(offset)];
@@ -78,6 +89,8 @@ export interface FunctionSpec {
   readonly body: Code;
 }
 
+const MAGIC: Code = [0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00];
+
 /** A module that imports its memory as `env.memory` and exports one function. */
 export function assemble({
   name,
@@ -89,7 +102,7 @@ export function assemble({
   const memory = [...text("env"), ...text("memory"), 0x02, 0x00, 0x01];
   const code = [...vector(locals.map((local) => [1, local])), ...body, 0x0b];
   return Uint8Array.from([
-    ...[0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00],
+    ...MAGIC,
     ...section(1, vector([type])),
     ...section(2, vector([memory])),
     ...section(3, vector([[0]])),

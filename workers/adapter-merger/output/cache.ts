@@ -24,17 +24,23 @@ export interface CacheHit {
   readonly answer: Readonly<Record<string, unknown>>;
 }
 
+/** The part of the configuration that bounds what is kept. */
+export interface CacheLimits {
+  readonly cache_entries: number;
+  readonly cache_mb: number;
+}
+
 /**
  * Results by recipe hash, kept under the capability's own folder as hard links: an entry costs no
  * space while the host still holds the result.
  */
 export class ResultCache {
   readonly #root: string;
-  readonly #entriesMax: number;
+  readonly #limits: CacheLimits;
 
-  constructor(dataFolder: string, entriesMax: number) {
+  constructor(dataFolder: string, limits: CacheLimits) {
     this.#root = join(dataFolder, "results");
-    this.#entriesMax = entriesMax;
+    this.#limits = limits;
   }
 
   /**
@@ -65,7 +71,7 @@ export class ResultCache {
 
   /** Keeps a result for the next call with the same recipe hash. */
   async keep(recipeHash: string, reference: DirRef, answer: CacheHit["answer"]): Promise<void> {
-    if (this.#entriesMax === 0) return;
+    if (this.#limits.cache_entries === 0 || this.#limits.cache_mb === 0) return;
     const folder = this.#folder(recipeHash);
     await rm(folder, { recursive: true, force: true });
     await mkdir(this.#root, { recursive: true });
@@ -94,18 +100,23 @@ export class ResultCache {
     return join(this.#root, recipeHash.replace("sha256:", ""));
   }
 
-  /** Removes the entries that were used longest ago. */
+  /** Removes the entries that were used longest ago, until both limits hold. */
   async #evict(): Promise<void> {
     const names = (await readdir(this.#root)).filter((name) => !name.startsWith("."));
     const used = await Promise.all(
       names.map(async (name) => {
         const found = await stat(join(this.#root, name, ENTRY_NAME)).catch(() => undefined);
-        return { name, usedMs: found?.mtimeMs ?? 0 };
+        const entry = await readEntry(join(this.#root, name));
+        const bytes = entry?.files.reduce((sum, { size }) => sum + size, 0) ?? 0;
+        return { name, usedMs: found?.mtimeMs ?? 0, bytes };
       }),
     );
-    const stale = used.sort((a, b) => b.usedMs - a.usedMs).slice(this.#entriesMax);
-    for (const { name } of stale)
-      await rm(join(this.#root, name), { recursive: true, force: true });
+    let total = 0;
+    for (const [at, { name, bytes }] of used.sort((a, b) => b.usedMs - a.usedMs).entries()) {
+      total += bytes;
+      const isKept = at < this.#limits.cache_entries && total <= this.#limits.cache_mb * 1e6;
+      if (!isKept) await rm(join(this.#root, name), { recursive: true, force: true });
+    }
   }
 }
 

@@ -1,3 +1,4 @@
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { MergeFault } from "../fault.ts";
 import type { DirRef } from "cjm-substrate/worker";
@@ -48,4 +49,33 @@ export async function verifyFiles(
     const details = { path, expected, found };
     throw new MergeFault("FILE_INVALID", "hash", `${path} is not what its reference says`, details);
   }
+}
+
+/** Remembers what files were before they were hashed: the hashes must be of the bytes merged. */
+export class Witness {
+  readonly #paths: readonly string[];
+  readonly #before: readonly string[];
+
+  private constructor(paths: readonly string[], before: readonly string[]) {
+    this.#paths = paths;
+    this.#before = before;
+  }
+
+  static async of(paths: readonly string[]): Promise<Witness> {
+    return new Witness(paths, await fingerprints(paths));
+  }
+
+  /** @throws {MergeFault} `FILE_INVALID` if a file is not what it was */
+  async requireUnchanged(): Promise<void> {
+    const after = await fingerprints(this.#paths);
+    const changed = this.#paths.find((_, i) => after[i] !== this.#before[i]);
+    if (changed === undefined) return;
+    const message = `${changed} changed while it was merged`;
+    throw new MergeFault("FILE_INVALID", "changed", message, { path: changed });
+  }
+}
+
+async function fingerprints(paths: readonly string[]): Promise<readonly string[]> {
+  const stats = await Promise.all(paths.map((path) => stat(path, { bigint: true })));
+  return stats.map(({ ino, size, mtimeNs }) => `${ino} ${size} ${mtimeNs}`);
 }

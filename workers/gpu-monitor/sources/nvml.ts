@@ -58,6 +58,8 @@ export class NvmlSource implements DeviceSource {
   readonly #driver: string | null;
   readonly #now: () => number;
   readonly #slow = new Map<string, Measured>();
+  /** Devices on which someone drew at the last reading. */
+  readonly #drawnOn = new Set<string>();
   #devices: readonly Device[] = [];
   #slowReadMs = -Infinity;
   #enumeratedMs = -Infinity;
@@ -94,8 +96,10 @@ export class NvmlSource implements DeviceSource {
     }
     const isSlowDue = nowMs - this.#slowReadMs >= SLOW_PERIOD_MS;
     if (isSlowDue) this.#slowReadMs = nowMs;
-    const gpus: Gpu[] = [];
-    for (const device of this.#devices) gpus.push(await this.#readDevice(device, isSlowDue));
+    // Together, so that their answers share turns of the event loop.
+    const gpus = await Promise.all(
+      this.#devices.map((device) => this.#readDevice(device, isSlowDue)),
+    );
     const notes = [...this.#unreachable].map(
       ([index, why]) => `GPU ${index} cannot be read: ${why}`,
     );
@@ -116,7 +120,7 @@ export class NvmlSource implements DeviceSource {
     } as const;
     if (device.isGone) return lostGpu(identity, "no longer listed by the driver");
     try {
-      const fast = await this.#readFast(device);
+      const fast = await this.#readFast(device, isSlowDue);
       const known = this.#slow.get(device.uuid);
       const slow = isSlowDue || known === undefined ? await this.#readSlow(device) : known;
       this.#slow.set(device.uuid, slow);
@@ -132,9 +136,11 @@ export class NvmlSource implements DeviceSource {
     }
   }
 
-  async #readFast(device: Device): Promise<Measured> {
-    const memory = await this.#memory(device.handle);
-    const processes = await this.#processes(device.handle);
+  async #readFast(device: Device, isSlowDue: boolean): Promise<Measured> {
+    const [memory, processes] = await Promise.all([
+      this.#memory(device.handle),
+      this.#processes(device, isSlowDue),
+    ]);
     const reasons: Partial<Record<MeasuredField, string>> = {};
     const values: Values = {};
     if (typeof processes === "string") reasons.processes = processes;
@@ -211,12 +217,19 @@ export class NvmlSource implements DeviceSource {
     return olderReason === undefined ? decodeMemoryV1(older) : olderReason;
   }
 
-  async #processes(handle: bigint): Promise<GpuProcess[] | string> {
-    const compute = await this.#processList("nvmlDeviceGetComputeRunningProcesses", handle);
-    const graphics = await this.#processList("nvmlDeviceGetGraphicsRunningProcesses", handle);
+  /** Who draws is asked every time only where someone does: most machines that compute have no display. */
+  async #processes({ handle, uuid }: Device, isSlowDue: boolean): Promise<GpuProcess[] | string> {
+    const draws = isSlowDue || this.#drawnOn.has(uuid);
+    const [compute, drawing] = await Promise.all([
+      this.#processList("nvmlDeviceGetComputeRunningProcesses", handle),
+      draws ? this.#processList("nvmlDeviceGetGraphicsRunningProcesses", handle) : [],
+    ]);
     if (typeof compute === "string") return compute;
     // Accelerators without a display have no such list; that nobody draws there is known.
-    return mergeProcesses(compute, typeof graphics === "string" ? [] : graphics);
+    const graphics = typeof drawing === "string" ? [] : drawing;
+    if (graphics.length > 0) this.#drawnOn.add(uuid);
+    else this.#drawnOn.delete(uuid);
+    return mergeProcesses(compute, graphics);
   }
 
   async #processList(

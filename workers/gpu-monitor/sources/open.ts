@@ -1,3 +1,5 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { CjmError } from "cjm-substrate/worker";
 import type { MonitorConfig } from "../config.ts";
 import { AmdSource } from "./amd.ts";
@@ -11,10 +13,24 @@ type Opener = (config: MonitorConfig) => Promise<OpenResult>;
 
 /** Best first: the driver's library, then its program, then the other vendor. */
 const DRIVERS: Readonly<Record<DriverName, Opener>> = {
-  nvml: (config) => NvmlSource.open(config.nvml_library),
+  nvml: (config) => openNvml(config.nvml_library),
   "nvidia-smi": (config) => NvidiaSmiSource.open(config.nvidia_smi),
   amd: () => Promise.resolve(AmdSource.open()),
 };
+
+/** Where containers, WSL2 and NixOS have the driver's library without telling the loader. */
+const LIBRARY_FOLDERS = [
+  "/usr/lib/wsl/lib",
+  "/usr/local/nvidia/lib64",
+  "/run/opengl-driver/lib",
+] as const;
+
+async function openNvml(library: string): Promise<OpenResult> {
+  const opened = await NvmlSource.open(library);
+  if (typeof opened !== "string" || library.includes("/")) return opened;
+  const path = LIBRARY_FOLDERS.map((folder) => join(folder, library)).find(existsSync);
+  return path === undefined ? opened : NvmlSource.open(path);
+}
 
 /**
  * Opens the source the configuration names, or the best one that answers.

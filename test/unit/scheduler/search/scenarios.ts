@@ -19,11 +19,12 @@ const MACHINE = {
 export const EVERYTHING: Scenario = {
   ...MACHINE,
   name: "everything may happen",
+  maxLanes: 2,
   budget: { outOfMemory: 1, cancel: 1, lie: 1, external: 1 },
   jobs: [
     { id: "a1", instance: "A", peak: 14 },
-    { id: "b1", instance: "B", peak: 20 },
-    { id: "d1", instance: "C", peak: 12 },
+    { id: "b1", instance: "B", peak: 20, mayRunOut: true },
+    { id: "c1", instance: "C", peak: 10 },
     { id: "a2", instance: "A", peak: 12 },
   ],
 };
@@ -32,7 +33,7 @@ export const EVERYTHING: Scenario = {
 export const CROSSED: Scenario = {
   ...MACHINE,
   name: "two jobs need each other's resident",
-  budget: { ...NO_ADVERSARY, lie: 1, cancel: 1 },
+  budget: { outOfMemory: 0, cancel: 1, lie: 1, external: 1 },
   jobs: [
     { id: "a1", instance: "A", peak: 10 },
     { id: "b1", instance: "B", peak: 10 },
@@ -45,7 +46,7 @@ export const CROSSED: Scenario = {
 export const GROWING: Scenario = {
   ...MACHINE,
   name: "ours grow beside a foreign program",
-  budget: { ...NO_ADVERSARY, external: 1, outOfMemory: 1 },
+  budget: { ...NO_ADVERSARY, external: 1 },
   instances: {
     ...MACHINE.instances,
     A: { base: 2, asleep: 1 },
@@ -83,7 +84,7 @@ export const PASSED: Scenario = {
 export const MEASURING: Scenario = {
   ...MACHINE,
   name: "first runs are alone",
-  budget: { ...NO_ADVERSARY, lie: 1, cancel: 1, outOfMemory: 1 },
+  budget: { ...NO_ADVERSARY, lie: 1, outOfMemory: 1 },
   instances: {
     ...MACHINE.instances,
     C: { gpu: "g1", base: 10, asleep: 1, maxConcurrent: 2 },
@@ -91,7 +92,7 @@ export const MEASURING: Scenario = {
   },
   jobs: [
     { id: "a1", instance: "A", peak: 12 },
-    { id: "d1", instance: "D", peak: 20, unmeasured: true },
+    { id: "d1", instance: "D", peak: 20, unmeasured: true, mayRunOut: true },
     { id: "c1", instance: "C", peak: 13 },
     { id: "c2", instance: "C", peak: 12, unmeasured: true },
   ],

@@ -47,6 +47,8 @@ export interface ScenarioJob {
   readonly durationMs?: number;
   /** Its key has no profile until its first run has ended. */
   readonly unmeasured?: boolean;
+  /** Whether it is one that may run out of memory. */
+  readonly mayRunOut?: boolean;
 }
 
 interface Budget {
@@ -90,6 +92,8 @@ export class Violation extends Error {
 
 export interface Move {
   readonly label: string;
+  /** Nobody may rely on it: it comes from a user, a fault, or another program. */
+  readonly mayNotCome?: boolean;
   apply(world: World): void;
 }
 
@@ -151,28 +155,29 @@ export function cloneWorld(world: World): World {
 }
 
 export function worldKey(world: World): string {
-  const instances = [...world.instances.values()].map(
-    (each) =>
-      `${each.state},${each.gpu},${each.held},${each.ending},${each.asked},${sorted(each.running)},${sorted(each.ramped)}`,
-  );
-  return [
-    canonicalKey(world.scheduler),
-    world.submitted,
-    ...instances,
-    ...world.foreign.values(),
-    Object.values(world.budget).join(","),
-    sorted(world.done),
-    sorted(world.passed.entries().map(([id, times]) => `${id}:${times}`)),
-  ].join("#");
+  const { budget } = world;
+  let key = `${world.submitted},${budget.outOfMemory},${budget.cancel},${budget.lie},`;
+  key += `${budget.external};`;
+  for (const each of world.instances.values()) {
+    key += `${each.state},${each.gpu},${each.held},${each.ending},${each.asked},`;
+    key += `${sorted(each.running)},${sorted(each.ramped)};`;
+  }
+  for (const [uuid, amount] of world.foreign) {
+    key += `${amount},${world.toldForeign.get(uuid)},`;
+  }
+  for (const { id } of world.scenario.jobs) {
+    key += `${world.done.has(id)},${world.passed.get(id)};`;
+  }
+  return key + canonicalKey(world.scheduler);
 }
 
 function sorted(texts: Iterable<string>): string {
   return [...texts].sort().join(",");
 }
 
-/** Whether everything that was submitted has ended and nothing is under way. */
-export function isFinished(world: World): boolean {
-  return world.done.size === world.scenario.jobs.length;
+/** Whether jobs wait and nothing that must come will come. */
+export function isStuck(world: World, moves: readonly Move[]): boolean {
+  return world.done.size < world.submitted && moves.every(({ mayNotCome }) => mayNotCome === true);
 }
 
 /** Everything that can happen next. */
@@ -183,6 +188,7 @@ export function movesOf(world: World): Move[] {
   if (job !== undefined) {
     moves.push({
       label: `submit ${job.id}`,
+      mayNotCome: true,
       apply: (next) => {
         const seq = next.submitted++;
         submit(next, job, seq);
@@ -195,6 +201,7 @@ export function movesOf(world: World): Move[] {
     for (const jobId of scheduler.pending.keys()) {
       moves.push({
         label: `cancel ${jobId}`,
+        mayNotCome: true,
         apply: (next) => {
           next.budget.cancel--;
           next.done.add(jobId);
@@ -208,6 +215,7 @@ export function movesOf(world: World): Move[] {
     if (now === 0 && (budget.external === 0 || trueFree(world, uuid) < amount)) continue;
     moves.push({
       label: now === 0 ? `foreign program takes ${uuid}` : `foreign program leaves ${uuid}`,
+      mayNotCome: now === 0,
       apply: (next) => {
         if (now === 0) next.budget.external--;
         next.foreign.set(uuid, now === 0 ? amount : 0);
@@ -226,8 +234,12 @@ function instanceMoves(world: World, id: string, instance: WorldInstance): Move[
     moves.push({ label: `${id} releases`, apply: (next) => release(next, id) });
     if (world.budget.lie > 0) {
       moves.push(
-        { label: `${id} lies`, apply: (next) => reply(next, id, true) },
-        { label: `${id} does not answer`, apply: (next) => reply(next, id, false) },
+        { label: `${id} lies`, mayNotCome: true, apply: (next) => reply(next, id, true) },
+        {
+          label: `${id} does not answer`,
+          mayNotCome: true,
+          apply: (next) => reply(next, id, false),
+        },
       );
     }
     return moves;
@@ -242,15 +254,24 @@ function instanceMoves(world: World, id: string, instance: WorldInstance): Move[
   if (instance.state === "loading") {
     return [...moves, { label: `${id} is loaded`, apply: (next) => load(next, id) }];
   }
-  for (const jobId of instance.running) {
-    if (!instance.ramped.has(jobId)) {
-      moves.push({ label: `${jobId} reaches its peak`, apply: (next) => ramp(next, id, jobId) });
-      continue;
-    }
-    moves.push({ label: `${jobId} ends`, apply: (next) => finish(next, id, jobId) });
-    if (world.budget.outOfMemory > 0) {
-      moves.push({ label: `${jobId} runs out`, apply: (next) => runOut(next, id, jobId) });
-    }
+  for (const jobId of instance.running) moves.push(...jobMoves(world, id, jobId));
+  return moves;
+}
+
+function jobMoves(world: World, id: string, jobId: string): Move[] {
+  const { ramped, held } = instanceOf(world, id);
+  const grown = new Set([...ramped, jobId]);
+  // A peak that changes nothing is no move of its own.
+  if (!ramped.has(jobId) && peakOf(world, id, grown) > held) {
+    return [{ label: `${jobId} reaches its peak`, apply: (next) => ramp(next, id, jobId) }];
+  }
+  const moves: Move[] = [{ label: `${jobId} ends`, apply: (next) => finish(next, id, jobId) }];
+  if (world.budget.outOfMemory > 0 && jobOf(world, jobId).mayRunOut === true) {
+    moves.push({
+      label: `${jobId} runs out`,
+      mayNotCome: true,
+      apply: (next) => runOut(next, id, jobId),
+    });
   }
   return moves;
 }
@@ -547,6 +568,8 @@ function countPass(
   const passedId = first.get(gpu ?? "");
   if (passedId === undefined || passedId === jobId || !world.scheduler.pending.has(passedId))
     return;
+  // In the same step it may have been sent to another GPU.
+  if (!couldTake(world, jobOf(world, passedId).instance)) return;
   const ranks = [passedId, jobId].map((id) => rankOf(world, jobOf(world, id)));
   if ((ranks[0] ?? 0) > (ranks[1] ?? 0)) return;
   const times = (world.passed.get(passedId) ?? 0) + 1;

@@ -23,6 +23,7 @@ from .worker import PROTOCOL_VERSION, Worker
 
 _log = logging.getLogger("cjm_worker")
 _LEVELS = {"WARN": "warning", "FATAL": "critical"}
+_EXIT_HANDLERS_SECONDS = 1.0
 _HELLO_MAX_BYTES = 64 * 1024
 
 
@@ -93,11 +94,15 @@ def read_hello(connection: socket.socket) -> str:
     return token
 
 
-def _kill_children() -> None:
+def _kill_children(spare_tracker: bool = False) -> None:
+    """Kills every descendant, but on request the one that unlinks shared memory after us."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    spared = getattr(getattr(tracker, "_resource_tracker", None), "_pid", None)
     with contextlib.suppress(Exception):
         for process in descendants(os.getpid())[1:]:
-            with contextlib.suppress(OSError):
-                os.kill(process.pid, signal.SIGKILL)
+            if not (spare_tracker and process.pid == spared):
+                with contextlib.suppress(OSError):
+                    os.kill(process.pid, signal.SIGKILL)
 
 
 def end_at_once(code: int = 1) -> NoReturn:
@@ -113,16 +118,17 @@ def end_at_once(code: int = 1) -> NoReturn:
 def _end(control: ControlStream, address: str, code: int) -> NoReturn:
     control.send({"type": "bye", "code": code})
     control.flush()
-    with contextlib.suppress(Exception):
-        # Exit handlers run, but no thread of the tool can hold the process back.
-        atexit._run_exitfuncs()
+    # Exit handlers run, but nothing of the tool can hold the process back.
+    handlers = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+    handlers.start()
+    handlers.join(_EXIT_HANDLERS_SECONDS)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
     if address.startswith("unix:"):
         with contextlib.suppress(OSError):
             os.unlink(address[len("unix:") :])
-    _kill_children()
+    _kill_children(spare_tracker=True)
     # Closing a socket with unread bytes resets it, and the host would lose the last frames.
     with contextlib.suppress(OSError):
         while control.connection.recv(65536, socket.MSG_DONTWAIT):
@@ -151,13 +157,14 @@ def _on_terminate(number: int, frame: Any) -> None:
     raise _Terminated
 
 
-def _keep_from_forks(control: ControlStream) -> None:
+def _in_forked_children(do: Callable[[], None]) -> None:
     """A forked child neither speaks for this worker nor ends like it."""
 
     def in_child() -> None:
-        control.abandon()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        do()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=in_child)
@@ -190,8 +197,12 @@ def _run(load: Callable[[], Any], spec: str = "") -> NoReturn:
     connection = _require_control()
     signal.signal(signal.SIGTERM, _on_terminate)
     signal.signal(signal.SIGINT, _on_terminate)
+    for stream in (sys.stdout, sys.stderr):
+        # The host reads lines as they are printed, not when a buffer is full.
+        with contextlib.suppress(Exception):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     control = ControlStream(connection)
-    _keep_from_forks(control)
+    _in_forked_children(control.abandon)
     _capture_logging(control)
     worker: Optional[Worker] = None
     address = ""
@@ -200,6 +211,7 @@ def _run(load: Callable[[], Any], spec: str = "") -> NoReturn:
         listener, address = listen(os.environ["CJM_LISTEN"])
         worker = _make_worker(load, control)
         server = Server(worker, listener, _Refusals(control))
+        _in_forked_children(server.abandon)
         server.allow(gate.token())
         server.watcher.watch_control(connection, end_at_once)
         server.start()

@@ -1,0 +1,140 @@
+import { constants } from "node:fs";
+import { access, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { ResolvedConfig } from "../../config/index.ts";
+import { findPython, probeCage } from "../../provision/index.ts";
+import { type Examination, failed, type Finding, ok, tryProgram, warning } from "./check.ts";
+
+const IS_LINUX = process.platform === "linux";
+
+/** The machine itself: interpreters, jails, cages, cgroups. */
+export function machineExaminations(config: ResolvedConfig): readonly Examination[] {
+  const everywhere: Examination[] = [
+    { name: "node", look: () => ok(`${process.version} at ${process.execPath}`) },
+    { name: "npm", look: lookAtNpm },
+    { name: "python", look: lookAtPython },
+    { name: "cage", look: () => lookAtCage(config) },
+  ];
+  if (!IS_LINUX) return everywhere;
+  return [
+    ...everywhere,
+    { name: "user namespaces", look: lookAtUserNamespaces },
+    { name: "jail", look: lookAtJails },
+    { name: "cgroups", look: lookAtCgroups },
+  ];
+}
+
+async function lookAtNpm(): Promise<Finding> {
+  const found = await tryProgram("npm", ["--version"]);
+  if ("output" in found) return ok(found.output);
+  return failed(found.reason, "put npm on PATH; TypeScript capabilities are installed with it");
+}
+
+async function lookAtPython(): Promise<Finding> {
+  const { executable, version } = await findPython(undefined, process.env);
+  const found = await tryProgram(executable, ["-c", "import venv, ensurepip"]);
+  if ("output" in found) return ok(`${version} at ${executable}`);
+  return warning(
+    `${version} at ${executable} cannot make virtual environments`,
+    "install its venv package, such as: sudo apt-get install python3-venv",
+  );
+}
+
+async function lookAtCage({ substrate }: ResolvedConfig): Promise<Finding> {
+  if (substrate.cage === "group") {
+    return warning(
+      "process groups only, as substrate.cage says",
+      "remove substrate.cage from cjm.yaml",
+    );
+  }
+  const { cage, reason } = await probeCage();
+  if (reason === undefined) return ok(`workers and all they start die with the host (${cage})`);
+  return warning(
+    `process groups only: ${reason}`,
+    IS_LINUX
+      ? "install util-linux and allow user namespaces (see below); until then a process that leaves its group is ended when the next host starts"
+      : "nothing to do here: PID namespaces are Linux only",
+  );
+}
+
+/** A kernel setting that keeps ordinary users from making user namespaces, and how to lift it. */
+const REFUSALS = [
+  {
+    path: "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+    refuses: (value: number) => value !== 0,
+    why: "AppArmor restricts them (the default of Ubuntu since 23.10)",
+    fix: "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, and put that line into /etc/sysctl.d/60-userns.conf to keep it; or give bwrap an AppArmor profile with `userns,`",
+  },
+  {
+    path: "/proc/sys/kernel/unprivileged_userns_clone",
+    refuses: (value: number) => value === 0,
+    why: "kernel.unprivileged_userns_clone is 0",
+    fix: "sudo sysctl -w kernel.unprivileged_userns_clone=1",
+  },
+  {
+    path: "/proc/sys/user/max_user_namespaces",
+    refuses: (value: number) => value === 0,
+    why: "user.max_user_namespaces is 0",
+    fix: "sudo sysctl -w user.max_user_namespaces=15000",
+  },
+] as const;
+
+async function lookAtUserNamespaces(): Promise<Finding> {
+  const tried = await tryProgram("unshare", ["--user", "--map-root-user", "true"]);
+  if ("output" in tried) return ok("allowed");
+  const isRoot = process.getuid?.() === 0;
+  for (const { path, refuses, why, fix } of REFUSALS) {
+    const text = await readFile(path, "utf8").catch(() => "");
+    if (text === "" || !refuses(Number(text))) continue;
+    // Root makes jails and cages without one.
+    return isRoot ? ok(`refused: ${why}; not needed as root`) : failed(`refused: ${why}`, fix);
+  }
+  if (isRoot) return ok(`refused: ${tried.reason}; not needed as root`);
+  return failed(
+    `refused: ${tried.reason}`,
+    "in a container, allow the unshare and clone system calls (its seccomp profile refuses them)",
+  );
+}
+
+async function lookAtJails(): Promise<Finding> {
+  const mounts = ["--ro-bind", "/", "/", "--proc", "/proc"];
+  const bubblewrap = await tryProgram("bwrap", [...mounts, "--unshare-all", "--", "true"]);
+  const nsjail = await tryProgram("nsjail", ["-Mo", "--quiet", "--chroot", "/", "--", "/bin/true"]);
+  const usable = [
+    ...("output" in bubblewrap ? ["bubblewrap"] : []),
+    ...("output" in nsjail ? ["nsjail"] : []),
+  ];
+  if (usable.length > 0) return ok(`${usable.join(" and ")} can make one`);
+  const reasons = [bubblewrap, nsjail].flatMap((one) => ("reason" in one ? [one.reason] : []));
+  return warning(
+    `the sandbox refuses untrusted code: ${reasons.join("; ")}`,
+    "install bubblewrap, such as: sudo apt-get install bubblewrap; and see user namespaces",
+  );
+}
+
+async function lookAtCgroups(): Promise<Finding> {
+  const needed = ["memory", "pids"];
+  const controllers = await readFile("/sys/fs/cgroup/cgroup.controllers", "utf8").catch(() => "");
+  if (controllers === "") {
+    return warning(
+      "version 2 is not mounted: jails fall back to rlimits for memory and processes",
+      "boot with systemd.unified_cgroup_hierarchy=1",
+    );
+  }
+  const own = /^0::(?<path>.*)$/mu.exec(await readFile("/proc/self/cgroup", "utf8"))?.groups?.[
+    "path"
+  ];
+  const folder = join("/sys/fs/cgroup", own ?? "");
+  const missing = needed.filter((name) => !controllers.split(/\s+/u).includes(name));
+  const isOurs = await access(folder, constants.W_OK).then(
+    () => true,
+    () => false,
+  );
+  if (missing.length === 0 && isOurs)
+    return ok(`version 2 with ${needed.join(" and ")}, ours to divide`);
+  const why = isOurs ? `without ${missing.join(", ")}` : `${folder} is not ours to divide`;
+  return warning(
+    `${why}: jails fall back to rlimits for memory and processes`,
+    "start the host with: systemd-run --user --scope -p Delegate=yes <command>",
+  );
+}

@@ -1,0 +1,1 @@
+"""QLoRA training as a capability: plan, train, resume, evaluate, merge."""
