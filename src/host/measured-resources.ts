@@ -8,11 +8,12 @@ import {
   Telemetry,
   type TelemetrySnapshot,
 } from "../telemetry/index.ts";
+import { within } from "../util/wait.ts";
 
 /** How often admission looks again for what changed outside. */
 const REFRESH_MS = 1_000;
-/** Less than this comes and goes with every allocator. */
-const NOTABLE_MB = 64;
+/** How long the first sample of a monitor is waited for. */
+const FIRST_SAMPLE_MS = 3_000;
 const MIB = 1024 * 1024;
 
 /**
@@ -24,14 +25,15 @@ export class MeasuredResources implements ResourceProbe, JobMeter, AsyncDisposab
   readonly #dataDir: string;
   readonly #listeners = new Set<() => void>();
   readonly #untrack: () => void;
+  readonly #isMonitored: boolean;
   #timer: NodeJS.Timeout | undefined;
-  #freeMb: ReadonlyMap<string, number> = new Map();
 
   constructor(
     manager: CapabilityManager,
     options: { readonly dataDir: string; readonly monitor: string | undefined },
   ) {
     this.#dataDir = options.dataDir;
+    this.#isMonitored = options.monitor !== undefined;
     this.#telemetry = new Telemetry(
       options.monitor === undefined ? {} : { source: monitorSource(manager, options.monitor) },
     );
@@ -42,16 +44,24 @@ export class MeasuredResources implements ResourceProbe, JobMeter, AsyncDisposab
     });
   }
 
-  /** Begins to sample; call it when the monitor is loaded. */
-  start(): void {
-    this.#telemetry.start();
+  /**
+   * Begins to sample; call it when the monitor is loaded. Resolves when the GPUs were seen, since a
+   * job that is admitted before would be placed as on a machine without any; a monitor that says
+   * nothing is not waited for long.
+   */
+  async start(): Promise<void> {
+    const seen = Promise.withResolvers<void>();
     this.#telemetry.subscribe((notice) => {
-      if (notice.type !== "gpu_sample" || this.#hasMoreFree(notice.snapshot)) this.#announce();
+      // Each of them: a limit is held, and a release seen, as soon as it is measured.
+      this.#announce();
+      if (notice.type === "gpu_sample") seen.resolve();
     });
+    this.#telemetry.start();
     this.#timer = setInterval(() => {
       this.#announce();
     }, REFRESH_MS);
     this.#timer.unref();
+    if (this.#isMonitored) await within(seen.promise, FIRST_SAMPLE_MS);
   }
 
   snapshot(): ResourceSnapshot {
@@ -100,13 +110,6 @@ export class MeasuredResources implements ResourceProbe, JobMeter, AsyncDisposab
     clearInterval(this.#timer);
     this.#untrack();
     await this.#telemetry[Symbol.asyncDispose]();
-  }
-
-  /** Memory that comes back is what waiting jobs wait for. */
-  #hasMoreFree({ gpus }: TelemetrySnapshot): boolean {
-    const before = this.#freeMb;
-    this.#freeMb = new Map(gpus.map(({ uuid, freeMb }) => [uuid, freeMb ?? 0]));
-    return gpus.some(({ uuid, freeMb }) => (freeMb ?? 0) > (before.get(uuid) ?? 0) + NOTABLE_MB);
   }
 
   #announce(): void {

@@ -118,7 +118,7 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
   );
   await lock.announce({ pid: process.pid, door: door.path });
   await loadAll(manager, options);
-  resources.start();
+  await resources.start();
 
   const owned = stack.move();
   return {

@@ -7,7 +7,46 @@ const HEADING = "Look:";
 export function addLookCommands(frame: Frame): void {
   addLogs(frame);
   addLive(frame);
+  addAsk(frame);
   addDoctor(frame);
+}
+
+function addAsk({ command, globals, finish }: Frame): void {
+  command("explain", {
+    summary: "Show where a job's or a composition's time went, and who was in its way",
+    example: "explain 9b6c427a-3f5a-4ecd-b8c0-c91b31971e85",
+    heading: HEADING,
+  })
+    .argument("<id>", "composition or job")
+    .option(...JSON_OPTION)
+    .action(async (id: string, options: Options) => {
+      const { explainCommand } = await import("../commands/explain.ts");
+      await finish(explainCommand(id, { ...globals(), ...options }));
+    });
+  command("trace", {
+    summary: "Show what a file, hash or node comes from, and what came of it",
+    example: "trace models/merged.safetensors",
+    heading: HEADING,
+  })
+    .argument("<what>", "path, sha256:<hex>, or <composition>/<node>")
+    .option(...JSON_OPTION)
+    .action(async (what: string, options: Options) => {
+      const { traceCommand } = await import("../commands/trace.ts");
+      await finish(traceCommand(what, { ...globals(), ...options }));
+    });
+  command("profiles", {
+    summary: "List, export (--json) or clear what jobs were measured to need",
+    example: "profiles --capability inference",
+    heading: HEADING,
+  })
+    .option("--capability <name>", "only of this capability")
+    .option("--clear", "forget them; the next job of each is its measurement again")
+    .option(...JSON_OPTION)
+    .action(async (options: { readonly clear?: boolean }) => {
+      const { clearProfilesCommand, profilesCommand } = await import("../commands/profiles.ts");
+      const run = options.clear === true ? clearProfilesCommand : profilesCommand;
+      await finish(run({ ...globals(), ...options }));
+    });
 }
 
 function addLogs({ command, globals, finish }: Frame): void {
