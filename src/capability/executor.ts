@@ -80,7 +80,7 @@ export class CapabilityExecutor implements Executor {
     return {
       config: spec.config,
       configSchema: code.config_schema ?? null,
-      inputSchema: findAction(code, target)?.input_schema ?? null,
+      inputSchema: findAction(spec, target)?.input_schema ?? null,
     };
   }
 
