@@ -190,6 +190,13 @@ interface CallChannel {
     cancel(jobId: string): Promise<void>;
 }
 
+// queue/executor.ts
+interface CallInputs {
+    readonly config: Readonly<Record<string, unknown>>;
+    readonly configSchema: Readonly<Record<string, unknown>> | null;
+    readonly inputSchema: Readonly<Record<string, unknown>> | null;
+}
+
 // process/worker-connection.ts
 interface CallOptions {
     readonly signal?: AbortSignal | undefined;
@@ -627,6 +634,7 @@ interface Executor {
     check(instanceId: string, target: CallTarget, kwargs: Readonly<Record<string, unknown>>): {
         readonly isStreaming: boolean;
     };
+    inputs(instanceId: string, target: CallTarget): CallInputs;
     execute(call: ExecutableCall, events: ExecutionEvents, signal: AbortSignal): Promise<ExecutionOutcome>;
     watchInstances(listener: (change: InstanceChange) => void): () => void;
     surface(instanceId: string, declaration?: InstanceDeclaration): InstanceSurface | undefined;
@@ -866,6 +874,8 @@ interface JobEntry extends Mutable<Omit<JobView, keyof JobSpec>> {
     phasePlanned: CancelPhase | null;
     attemptNow: RunningAttempt | null;
     retryTimer: NodeJS.Timeout | null;
+    stored: StoredValue | null;
+    readonly cacheKey: string | null;
     readonly chunks: ChunkChannel | null;
     readonly collected: unknown[];
     readonly done: PromiseWithResolvers<void>;
@@ -944,6 +954,8 @@ declare class JobQueue {
     }): Promise<readonly StoredRecord[]>;
     getStats(): JobCounts;
     getResourceSnapshot(jobId: string): JobSnapshot | null;
+    getProfiles(capability?: string): readonly ResourceProfile[];
+    clearProfiles(capability?: string): Promise<number>;
     get schedulerState(): SchedulerState;
     events(jobId: string, afterSeq?: number): AsyncGenerator<QueueEvent>;
     eventsForComposition(compositionId: string, afterSeq?: number): AsyncGenerator<QueueEvent>;
@@ -1270,6 +1282,8 @@ declare class ProfileBook {
     #private;
     constructor(records: readonly ProfileRecord[]);
     all(): Iterable<[string, ResourceProfile]>;
+    list(capability?: string): readonly ResourceProfile[];
+    forget(key: string): void;
     keyOf(facts: InstanceFacts, size: number | null, gpuModel: string | null): string;
     fold(entry: JobEntry, outcome: ExecutionOutcome | null): {
         key: string;
