@@ -1,4 +1,6 @@
+import { existsSync, readFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { isAbsolute, join, resolve } from "node:path";
 import type { z } from "zod";
 import { CjmError } from "../errors/index.ts";
@@ -226,5 +228,22 @@ export function workerCommand({ manifest }: DiscoveredManifest): readonly string
   if (install.command !== undefined) return install.command;
   if (code.entry === undefined || !/\.[cm]?[jt]s$/u.test(code.entry)) return undefined;
   const entry = isAbsolute(code.entry) ? code.entry : resolve(hostPackage().root, code.entry);
-  return [process.execPath, entry];
+  return hasItsPackages(code.name, entry) ? [process.execPath, entry] : undefined;
+}
+
+/** A shipped worker runs without an environment only where the packages it names are there anyway. */
+function hasItsPackages(name: string, entry: string): boolean {
+  const path = join(hostPackage().root, "workers", name, "package.json");
+  if (!existsSync(path)) return true;
+  const content: unknown = JSON.parse(readFileSync(path, "utf8"));
+  const named = isRecord(content) ? content["dependencies"] : undefined;
+  const { resolve: locate } = createRequire(entry);
+  return Object.keys(isRecord(named) ? named : {}).every((dependency) => {
+    try {
+      return locate(dependency) !== "";
+    } catch (error) {
+      // One that only `import` may load is there too.
+      return !(error instanceof Error && "code" in error && error.code === "MODULE_NOT_FOUND");
+    }
+  });
 }
