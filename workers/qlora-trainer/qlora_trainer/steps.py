@@ -79,10 +79,12 @@ class Stepper:
         return StepResult(total, norm, supervised, sum(batch.tokens for batch in ready))
 
     def loss_sum(self, batch: Batch) -> Tuple[Any, int]:
-        """Summed cross-entropy of the learned tokens, and how many of them were predicted right.
+        """Summed cross-entropy of the learned tokens, and, where no gradient is wanted, how many of
+        them were predicted right.
 
         Logits are computed only where some row learns, which is most of their memory.
         """
+        import torch
         from torch.nn.functional import cross_entropy
 
         labels = batch.labels.to(self._device)
@@ -99,7 +101,9 @@ class Stepper:
         flat = logits.reshape(-1, logits.shape[-1]).float()
         wanted = labels[:, columns].reshape(-1)
         loss = cross_entropy(flat, wanted, ignore_index=IGNORED, reduction="sum")
-        right = int(((flat.detach().argmax(-1) == wanted) & (wanted != IGNORED)).sum())
+        if torch.is_grad_enabled():
+            return loss, 0
+        right = int(((flat.argmax(-1) == wanted) & (wanted != IGNORED)).sum())
         return loss, right
 
     def evaluate(self, packs: Sequence[Pack], check: Callable[[], None]) -> Tuple[float, float]:
