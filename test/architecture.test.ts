@@ -52,7 +52,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
   capability: ["queue", "composition"],
   door: ["capability"],
-  cli: ["queue", "capability", "telemetry"],
+  cli: ["capability", "telemetry"],
 };
 const PURE = new Set(["scheduler", "composition"]);
 /** Entry files, which belong to no folder. */

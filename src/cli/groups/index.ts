@@ -1,5 +1,4 @@
 import type { Group } from "../frame.ts";
-import { addAskCommands } from "./ask.ts";
 import { addAuthorCommands } from "./author.ts";
 import { addEnvironmentCommands } from "./environments.ts";
 import { addLookCommands } from "./look.ts";
@@ -14,7 +13,6 @@ export const GROUPS: readonly Group[] = [
   addManifestCommands,
   addRunCommands,
   addLookCommands,
-  addAskCommands,
   addAuthorCommands,
   addSecretCommands,
   addShellCommands,
