@@ -70,9 +70,8 @@ def plain(model: str, batches: List[Any]) -> float:
 
 
 def ours(model: str, data: str) -> Dict[str, Any]:
-    from qlora_trainer.capability import QloraTrainer
-
     from cjm_worker.testing import LocalWorker
+    from qlora_trainer.capability import QloraTrainer
 
     trainer = LocalWorker(QloraTrainer, {"device": "cpu", "threads": 1})
     done = trainer.run("train", model=model, dataset=data, settings=SETTINGS)
@@ -84,14 +83,13 @@ def ours(model: str, data: str) -> Dict[str, Any]:
 
 def plain_batches(model: str, data: str) -> List[Any]:
     """The trainer's own batches, as tensors a plain script would make."""
+    import torch
     from qlora_trainer.batches import IGNORED, make_packs, step_batches
     from qlora_trainer.dataset import read_rows
     from qlora_trainer.masks import Encoder
     from qlora_trainer.models import load_tokenizer
     from qlora_trainer.settings import settings_from
     from torch.nn.utils.rnn import pad_sequence
-
-    import torch
 
     encoder = Encoder(load_tokenizer(Path(model)), None, "assistant")
     packs = make_packs([encoder.encode(row) for row in read_rows(data)[0]], settings_from(SETTINGS))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional
 
@@ -13,6 +14,8 @@ for place in (ROOT / "python" / "src", ROOT / "workers" / "qlora-trainer", Path(
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+_DATA = tempfile.TemporaryDirectory(prefix="qlora-trainer-")
+os.environ["CAPABILITY_DATA_DIR"] = _DATA.name
 
 from tiny import make_model, task_rows, write_rows  # noqa: E402
 

@@ -21,7 +21,7 @@ class Fitted:
 
 
 def fit_length(samples: Sequence[Sample], settings: TrainSettings) -> Fitted:
-    """Applies ``over_length``; with ``error`` the too long rows are left to the caller to refuse."""
+    """Applies ``over_length``; with ``error`` the caller refuses too long rows beforehand."""
     kept: List[Sample] = []
     dropped: List[int] = []
     truncated: List[int] = []

@@ -193,7 +193,7 @@ class QloraTrainer(Capability):
             return self._train(self._prepare(order, call), folder, call)
 
     def _train(self, prepared: Any, folder: RunFolder, call: Call) -> TrainReport:
-        from .memory import MB, advice, predict_mb
+        from .memory import advice, predict_mb
         from .prepare import check_disk
 
         recorded = read_json(folder.record_file)["identity"]

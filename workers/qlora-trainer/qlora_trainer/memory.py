@@ -15,7 +15,7 @@ from .settings import TrainSettings
 
 MB = 1_000_000
 #: Interpreter and libraries in host memory before any model; measured with torch 2.13.
-_LIBRARIES_MB = 700.0
+_LIBRARIES_MB = 450.0
 _HISTORY = 5
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
