@@ -39,6 +39,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   cli: [
     "host",
     "door",
+    "queue",
     "provision",
     "config",
     "store",
