@@ -28,6 +28,6 @@ def test_the_guides_examples_run(tmp_path: Path) -> None:
     from cjm_worker.testing import LocalWorker
 
     assert LocalWorker(namespace["Greeter"]).run(who="Ada", times=2) == "Hello, Ada. Hello, Ada."
-    envelope = {"output_folder": str(tmp_path)}
+    envelope = {"output_folder": str(tmp_path / "job" / "1")}
     reference = LocalWorker(namespace["Converter"]).run(text="abc", envelope=envelope)
     assert Path(reference["data"]["path"]).read_text() == "ABC"

@@ -1,4 +1,5 @@
-import { mkdir, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { InstanceDeclaration, InstanceSurface } from "../composition/index.ts";
 import { statusReplySchema } from "../protocol/index.ts";
@@ -91,7 +92,6 @@ export class CapabilityExecutor implements Executor {
   ): Promise<ExecutionOutcome> {
     const instance = this.#manager.instance(call.instanceId);
     const attempt = join(this.#folders.work, call.jobId, String(call.attempt));
-    await mkdir(attempt, { recursive: true });
     const redacted = redactEvents(events, this.#manager.redact);
     try {
       const isReady = instance.state === "ready";
@@ -106,7 +106,7 @@ export class CapabilityExecutor implements Executor {
       throw redactError(error, this.#manager.redact);
     } finally {
       instance.calls.end(call.jobId);
-      await rm(join(this.#folders.work, call.jobId), { recursive: true, force: true });
+      await this.#removeWork(call.jobId);
     }
   }
 
@@ -166,6 +166,12 @@ export class CapabilityExecutor implements Executor {
       this.#resourceHashes.set(config, hash);
     }
     return hash;
+  }
+
+  /** Most calls return no files, so that their worker has made no folder. */
+  async #removeWork(jobId: string): Promise<void> {
+    const folder = join(this.#folders.work, jobId);
+    if (existsSync(folder)) await rm(folder, { recursive: true, force: true });
   }
 
   #capabilityOf(instanceId: string): string {

@@ -63,7 +63,8 @@ async function insideAttempt(path: string, folders: OutputFolders): Promise<stri
   const real = await realpath(path).catch((cause: unknown) => {
     throw outside(path, cause);
   });
-  const attempt = await realpath(folders.attempt);
+  // The worker makes its folder when it first writes to it, which may have been never.
+  const attempt = await realpath(folders.attempt).catch(() => folders.attempt);
   if (real.startsWith(attempt + sep)) return real;
   // An upstream file handed through unchanged is already in the host's keeping.
   const files = await realpath(folders.files).catch(() => folders.files);

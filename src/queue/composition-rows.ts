@@ -1,7 +1,7 @@
 import { requireNode } from "../composition/index.ts";
 import type { CompositionNode } from "../composition/index.ts";
 import { type CacheEntry, type CompositionRecord, WHOLE_NODE } from "../store/index.ts";
-import type { ActiveRun } from "./composition-runner.ts";
+import type { ActiveRun } from "./active-run.ts";
 import type { JobEntry } from "./job.ts";
 import { contentHashes, provenanceOf } from "./provenance.ts";
 import type { RunLoop } from "./run-loop.ts";

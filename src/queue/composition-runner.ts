@@ -21,8 +21,6 @@ import {
   resolveKwargs,
   scopeOf,
 } from "../composition/index.ts";
-import { toJobError } from "../errors/index.ts";
-import type { CacheEntry } from "../store/index.ts";
 import { newId } from "../util/ids.ts";
 import { cancelJob } from "./cancellation.ts";
 import { cancelPending } from "./endings.ts";
@@ -36,31 +34,14 @@ import {
   putNode,
   recordOf,
 } from "./composition-rows.ts";
-import { isTerminal, type JobEntry } from "./job.ts";
+import { type ActiveRun, failedWith, isPending, type ItemList, outcomeOf } from "./active-run.ts";
+import type { JobEntry } from "./job.ts";
 import { type CacheAnswer, ResultCache } from "./result-cache.ts";
 import type { JobQueue } from "./queue.ts";
 import type { Unit } from "./unit.ts";
 
 /** Member jobs that one unit makes at most: a wide DAG must not become one commit of all its rows. */
 const STARTS_PER_UNIT = 256;
-
-/** A composition that this host runs or has run. */
-export interface ActiveRun {
-  readonly run: CompositionRun;
-  readonly submittedAt: string;
-  completedAt: string | null;
-  /** Status that is committed; `run.status` may be ahead of it. */
-  committed: CompositionRun["status"];
-  /** Member jobs that are not over. */
-  readonly members: Map<string, JobEntry>;
-  readonly done: PromiseWithResolvers<void>;
-  /** Nodes and items that the cache is asked about. */
-  readonly lookups: Set<string>;
-  /** Nodes and items whose result came from the cache. */
-  readonly cached: Map<string, CacheEntry>;
-  /** A unit that starts more of what is ready is on its way. */
-  goesOn: boolean;
-}
 
 /**
  * Advances compositions, inside the units of the run loop: a member job is made when its inputs
@@ -174,7 +155,7 @@ export class CompositionRunner {
         return false;
       }
       if (node.forEach !== undefined) {
-        return this.#expand(active, node, resolveForEach(node, scope), unit);
+        return this.#expandOrStore(active, node, resolveForEach(node, scope), unit);
       }
       const call = { node, kwargs: resolveKwargs(node, scope), index: null };
       if (node.cache) {
@@ -185,7 +166,7 @@ export class CompositionRunner {
       }
       return true;
     } catch (error) {
-      this.#ended(active, node.id, { state: "failed", error: toJobError(error) }, unit);
+      this.#ended(active, node.id, failedWith(error), unit);
       return false;
     }
   }
@@ -265,10 +246,49 @@ export class CompositionRunner {
     for (const id of [node.id, ...skipped]) putNode(this.#queue.loop, active, id, unit);
   }
 
-  #expand(
+  /** A list too large for its row is on disk before the unit that names it. */
+  #expandOrStore(
     active: ActiveRun,
     node: CompositionNode,
     values: readonly unknown[],
+    unit: Unit,
+  ): boolean {
+    const { results } = this.#queue.loop.options;
+    const items = results.inline(values);
+    if (items !== undefined) return this.#expand(active, node, { values, items }, unit);
+    active.run.ready.delete(node.id);
+    unit.after(() => {
+      results.store(values).then(
+        (stored) => {
+          this.#itemsStored(active, node, { values, items: stored });
+        },
+        (error: unknown) => {
+          this.#itemsStored(active, node, failedWith(error));
+        },
+      );
+    });
+    return true;
+  }
+
+  #itemsStored(active: ActiveRun, node: CompositionNode, list: ItemList | NodeOutcome): void {
+    if (this.#queue.loop.isClosed) return;
+    this.#queue.loop.run((unit) => {
+      if (!isPending(active, { node, index: null })) return;
+      active.run.ready.add(node.id);
+      try {
+        if ("state" in list) this.#ended(active, node.id, list, unit);
+        else this.#expand(active, node, list, unit);
+      } catch (error) {
+        this.#ended(active, node.id, failedWith(error), unit);
+      }
+      this.advance(active, unit);
+    });
+  }
+
+  #expand(
+    active: ActiveRun,
+    node: CompositionNode,
+    { values, items }: ItemList,
     unit: Unit,
   ): boolean {
     const { run } = active;
@@ -279,7 +299,7 @@ export class CompositionRunner {
         compositionId: run.id,
         nodeId: node.id,
         count: values.length,
-        items: { kind: "inline", json: JSON.stringify(values) },
+        items,
       },
     });
     putNode(this.#queue.loop, active, node.id, unit);
@@ -421,24 +441,6 @@ export class CompositionRunner {
   close(): void {
     for (const { done } of this.active.values()) done.resolve();
   }
-}
-
-function outcomeOf(entry: JobEntry): NodeOutcome {
-  if (entry.planned === "completed") return { state: "completed", result: entry.result };
-  if (!isTerminal(entry.planned)) {
-    throw new TypeError(`Job ${entry.spec.id} is ${entry.planned}, not over`);
-  }
-  const state = entry.planned === "cancelled" ? "cancelled" : "failed";
-  return { state, error: entry.error ?? undefined };
-}
-
-function failedWith(error: unknown): NodeOutcome {
-  return { state: "failed", error: toJobError(error) };
-}
-
-function isPending({ run }: ActiveRun, { node, index }: MemberCall): boolean {
-  const { state, items } = requireNode(run, node.id);
-  return index === null ? state === "pending" : items?.runs[index]?.state === "pending";
 }
 
 function first(ids: ReadonlySet<string>): string | undefined {

@@ -13,7 +13,7 @@ import {
   type StoreReads,
   WHOLE_NODE,
 } from "../store/index.ts";
-import type { ActiveRun } from "./composition-runner.ts";
+import type { ActiveRun } from "./active-run.ts";
 
 /** One node as callers see it. */
 export interface NodeView {

@@ -16,7 +16,8 @@ import {
   type StorePort,
   WHOLE_NODE,
 } from "../store/index.ts";
-import type { ActiveRun, CompositionRunner } from "./composition-runner.ts";
+import type { ActiveRun } from "./active-run.ts";
+import type { CompositionRunner } from "./composition-runner.ts";
 import { putNode } from "./composition-rows.ts";
 import { resultReader, storedComposition } from "./composition-view.ts";
 import { end } from "./endings.ts";

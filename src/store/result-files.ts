@@ -16,6 +16,12 @@ export class ResultFiles {
     this.#folder = join(dataDir, "results");
   }
 
+  /** The value as it is kept in its row; undefined where it is too large for one. */
+  inline(value: unknown): StoredValue | undefined {
+    const json = JSON.stringify(value) ?? "null";
+    return Buffer.byteLength(json) <= INLINE_RESULT_BYTES ? { kind: "inline", json } : undefined;
+  }
+
   /**
    * Makes a value ready to be staged: as text if it is small, else as a file that is on disk, fsync
    * included, before this resolves. `undefined` is stored as null.

@@ -32,7 +32,7 @@ export interface MemoryPeak {
 export interface Call<Config = unknown> extends WorkerContext {
   readonly config: Config;
   readonly envelope: Envelope;
-  /** Folder for files this call returns by reference; made on first use outside a host. */
+  /** Folder for files this call returns by reference; made when it is first asked for. */
   readonly outputFolder: string;
   /** Adds to the measured usage of this call; units are summed and never interpreted. */
   readonly usage: (units: Readonly<Record<string, number>>) => void;

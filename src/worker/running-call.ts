@@ -1,4 +1,4 @@
-import { mkdtempSync } from "node:fs";
+import { mkdirSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CjmError } from "../errors/index.ts";
@@ -34,6 +34,7 @@ export class RunningCall implements Call {
   readonly #controller = new AbortController();
   readonly #deadline: NodeJS.Timeout | undefined;
   #outputFolder: string | undefined;
+  #hasFolder = false;
   #progress = -1;
   #isOver = false;
 
@@ -62,6 +63,9 @@ export class RunningCall implements Call {
 
   get outputFolder(): string {
     this.#outputFolder ??= mkdtempSync(join(tmpdir(), "cjm-output-"));
+    // What a tool does behind a call that is over must not bring back what the host has removed.
+    if (!this.#hasFolder && !this.#isOver) mkdirSync(this.#outputFolder, { recursive: true });
+    this.#hasFolder = true;
     return this.#outputFolder;
   }
 

@@ -1,6 +1,7 @@
 """One running call: its identity, its cancellation and what it reports."""
 
 import contextvars
+import os
 import threading
 import time
 from contextlib import contextmanager
@@ -73,6 +74,7 @@ class Call:
         self._cancelled_by: Optional[str] = None
         self._callbacks: List[Callable[[], object]] = []
         self._output_folder: Optional[str] = self.envelope.output_folder
+        self._has_folder = False
 
     @property
     def job_id(self) -> Optional[str]:
@@ -85,12 +87,15 @@ class Call:
 
     @property
     def output_folder(self) -> str:
-        """Folder for the files this call returns by reference; made on first use without a host."""
+        """Folder for the files this call returns by reference; made when it is first asked for."""
         with self._lock:
             if self._output_folder is None:
                 import tempfile
 
                 self._output_folder = tempfile.mkdtemp(prefix="cjm-output-")
+            elif not self._has_folder:
+                os.makedirs(self._output_folder, exist_ok=True)
+            self._has_folder = True
             return self._output_folder
 
     def check_cancel(self) -> None:

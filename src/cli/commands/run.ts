@@ -20,6 +20,7 @@ import {
 import { checkAgainstManifests } from "../composition-check.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
+import { forceAll } from "../force.ts";
 import { onInterrupt } from "../interrupt.ts";
 import { monitorIfInstalled } from "../monitor.ts";
 import { RunView } from "../run-view.ts";
@@ -27,13 +28,15 @@ import { RunView } from "../run-view.ts";
 export interface RunOptions extends GlobalOptions {
   readonly set?: readonly string[];
   readonly monitor?: string;
+  readonly force?: boolean;
   readonly json?: boolean;
 }
 
 export async function runCommand(path: string, options: RunOptions): Promise<number> {
   const config = await configOf(options);
   const source = await readYaml(path);
-  const document = await resolveIncludes(source.value, path);
+  const content = await resolveIncludes(source.value, path);
+  const document = options.force === true ? forceAll(content) : content;
   const composition = parseCompositionFile(document);
   const inputs = parseInputs(composition, options.set ?? []);
   // Before anything is started: a file that is wrong is told in an instant.

@@ -13,6 +13,7 @@ export function addRunCommands({ command, globals, finish }: Frame): void {
   })
     .argument("<composition>", "YAML file that describes the nodes")
     .option("--set <key=value...>", "value of a declared input")
+    .option("--force", "run every node anew, whatever a cache holds")
     .option(...MONITOR)
     .option(...JSON_OPTION)
     .action(async (path: string, options: Options) => {

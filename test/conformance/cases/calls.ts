@@ -193,8 +193,6 @@ const files: readonly Case[] = [
     fixture: true,
     run: async (worker) => {
       const output_folder = join(worker.folder, newJob());
-      const { mkdirSync } = await import("node:fs");
-      mkdirSync(output_folder);
       const reply = await worker.execute("write_files", { text: "añb" }, { output_folder });
       const { data } = fileRefSchema.parse(memberOf(reply, "file"));
       const content = readFileSync(data.path);

@@ -73,16 +73,18 @@ describe("cancelling", () => {
     });
     const deaf = await host.queue.submit("tool", { deaf: true });
     const good = await host.queue.submit("tool");
-    await host.executor.sent(2);
+    host.executor.add("lonely", forever);
+    const later = await host.queue.submit("lonely");
+    await host.executor.sent(3);
     await deaf.cancel();
-    await new Promise((resolve) => {
-      setTimeout(resolve, 60);
-    });
-    expect(host.executor.ended).toEqual([]);
+    await later.cancel();
+    // The patience with the first ends before that with the second.
+    await later.ended();
+    expect(host.executor.ended.map(({ instanceId }) => instanceId)).toEqual(["lonely"]);
     finish.resolve("kept");
     expect(await good.result()).toBe("kept");
     expect((await deaf.ended()).status).toBe("cancelled");
-    expect(host.executor.ended).toHaveLength(1);
+    expect(host.executor.ended).toHaveLength(2);
   });
 
   test("ends a shared worker at the deadline all the same, and repeats what else it served", async () => {
@@ -182,11 +184,13 @@ describe("a deadline", () => {
   test("does not count the time the worker takes to start", async () => {
     await using host = await openQueue();
     host.executor.add("tool", () => "ok");
-    host.executor.onLoad = () =>
-      new Promise((resolve) => {
-        setTimeout(resolve, 60);
-      });
-    const job = await host.queue.submit("tool", {}, { timeoutMs: 40, maxRetries: 0 });
+    host.executor.add("hung", untilCancelled);
+    const loaded = Promise.withResolvers<void>();
+    host.executor.onLoad = (id) => (id === "tool" ? loaded.promise : Promise.resolve());
+    const job = await host.queue.submit("tool", {}, { timeoutMs: 20, maxRetries: 0 });
+    const hung = await host.queue.submit("hung", {}, { timeoutMs: 20, maxRetries: 0 });
+    expect((await hung.ended()).status).toBe("failed");
+    loaded.resolve();
     expect(await job.result()).toBe("ok");
   });
 

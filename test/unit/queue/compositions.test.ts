@@ -1,3 +1,4 @@
+import { rm } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
 import { composition, item, ref } from "../../../src/composition/index.ts";
 import { CjmError } from "../../../src/errors/index.ts";
@@ -172,6 +173,46 @@ describe("for_each", () => {
     ]);
     const failed = await (await host.queue.submitComposition(composition(nodes))).ended();
     expect(failed).toMatchObject({ status: "failed", nodes: [{ state: "failed" }] });
+  });
+
+  test("a list too large for a row is kept in a file, and resumed from it", async () => {
+    const dataDir = await newDataDir();
+    const values = [1, 2, 3].map((n) => `${n}`.repeat(200_000));
+    let id = "";
+    {
+      await using host = await open({
+        dataDir,
+        scheduler: { maxLanes: 1, admission: "permissive" },
+      });
+      host.executor.add("slow", untilCancelled);
+      const run = await host.queue.submitComposition(
+        composition({ each: { capability: "slow", kwargs: { n: item() }, forEach: values } }),
+      );
+      id = run.id;
+      await host.executor.sent(1);
+      const [row] = await host.store.forEachItems(id);
+      expect(row).toMatchObject({ count: 3, items: { kind: "file" } });
+    }
+    await using host = await open({ dataDir });
+    host.executor.add("slow", ({ kwargs }) => String(kwargs["n"]).length);
+    expect(await host.queue.resume(id)).toBe(true);
+    expect((await host.queue.waitForComposition(id)).results["each"]).toEqual(
+      Array(3).fill(200_000),
+    );
+    await rm(dataDir, { recursive: true });
+  });
+
+  test("a list that is too long fails its node, however large it is", async () => {
+    await using host = await open();
+    const run = await host.queue.submitComposition(
+      composition({
+        list: node({ values: Array.from({ length: 10_001 }, () => "x".repeat(30)) }),
+        each: { ...node({ n: item() }), forEach: ref("list", "values") },
+      }),
+    );
+    const view = await run.ended();
+    expect(states(view)).toEqual({ list: "completed", each: "failed" });
+    expect(view.nodes[1]?.error?.code).toBe("COMPOSITION_BINDING");
   });
 
   test("an empty list is an empty result", async () => {

@@ -1,5 +1,8 @@
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { setImmediate as tick } from "node:timers/promises";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { CjmError, currentCall, defineAction, z } from "cjm-substrate/worker";
 import { act, startTool, startWorker } from "./support.ts";
 
@@ -173,8 +176,14 @@ describe("a running call", () => {
     const where = act((call) => call.outputFolder);
     const worker = await startTool({ actions: { where } });
     expect((await worker.post("/execute")).body).toContain("cjm-output-");
-    const envelope = { output_folder: "/given" };
-    expect((await worker.post("/execute", { envelope })).body).toBe("/given");
+    const folder = mkdtempSync(join(tmpdir(), "cjm-test-"));
+    onTestFinished(() => {
+      rmSync(folder, { recursive: true });
+    });
+    const output_folder = join(folder, "job", "1");
+    const envelope = { output_folder };
+    expect((await worker.post("/execute", { envelope })).body).toBe(output_folder);
+    expect(existsSync(output_folder)).toBe(true);
   });
 });
 
