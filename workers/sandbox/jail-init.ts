@@ -63,14 +63,19 @@ function limitCommand({ limits, identity }: JailPolicy): string {
   // Above the size of the file systems, so that a full disk is ENOSPC and not a signal.
   const fileBlocks = ((limits.diskMb + 1) * 1_048_576) / FILE_BLOCK;
   const common = `ulimit -c 0 && ulimit -t ${cpuSeconds} && ulimit -f ${fileBlocks} && ulimit -n ${MAX_OPEN_FILES}`;
-  // Counted per user namespace; without one it would count other jails of the same uid.
-  if (identity !== "userns") return common;
-  const processes = limits.pids + INIT_PROCESSES;
+  if (identity !== "userns" && identity !== "setuid") return common;
+  // Counted per user namespace. Without one it counts other jails of the same uid too: then it is
+  // no exact limit, but what stops a fork bomb that is faster than the supervisor's next look.
+  const shared = identity === "setuid" ? SHARED_UID_PROCESSES : 0;
+  const processes = limits.pids + INIT_PROCESSES + shared;
   // dash and busybox call it p; to bash p is something else that cannot be set.
   return `${common} && { ulimit -p ${processes} || ulimit -u ${processes}; } 2>/dev/null`;
 }
 
 const MAX_OPEN_FILES = 1_024;
+
+/** Processes that other jails of the same uid may have. */
+const SHARED_UID_PROCESSES = 512;
 
 /** Processes of the jail that are ours: the init shell and awk. */
 export const INIT_PROCESSES = 2;
