@@ -126,6 +126,30 @@ function checkLedger(state: SchedulerState): void {
   for (const jobId of state.pending.keys()) expect(blockReasonOf(state, jobId)).not.toBeNull();
 }
 
+/** A job ran out of memory beside another: it waits for the end of its process, holding nothing. */
+const WAITS_FOR_A_RESTART: { scenario: Scenario; choices: number[] } = {
+  scenario: {
+    name: "random",
+    gpus: GPU_SIZES,
+    marginMb: MARGIN,
+    maxLanes: 2,
+    maxPasses: 0,
+    instances: {
+      i0: { base: 0, asleep: 0, maxConcurrent: 2, gpu: "g2" },
+      i1: { base: 3, asleep: 1, maxConcurrent: 1 },
+    },
+    jobs: [
+      { id: "j0", instance: "i0", priority: 0, peak: 1, unmeasured: false, mayRunOut: false },
+      { id: "j1", instance: "i0", priority: 0, peak: 1, unmeasured: false, mayRunOut: true },
+      { id: "j2", instance: "i1", priority: 0, peak: 24, unmeasured: false, mayRunOut: false },
+      { id: "j3", instance: "i0", priority: 0, peak: 1, unmeasured: false, mayRunOut: false },
+    ],
+    foreign: { g0: 1, g2: 1 },
+    budget: { outOfMemory: 2, cancel: 2, lie: 2, external: 3 },
+  },
+  choices: [0, 0, 1_145_070_567, 399_814_229, 0],
+};
+
 test("any machine with any jobs: all end, none is lost, nothing is over-committed", () => {
   assert(
     property(scenarios, ({ scenario, choices }) => {
@@ -136,7 +160,7 @@ test("any machine with any jobs: all end, none is lost, nothing is over-committe
       expect(world.scheduler.classes.size).toBe(0);
       expect(world.scheduler.lines.size).toBe(0);
     }),
-    { numRuns: 600 },
+    { numRuns: 600, examples: [[WAITS_FOR_A_RESTART]] },
   );
 });
 

@@ -554,9 +554,13 @@ function firstInLine(world: World): Map<string, string> {
 /** Whether an instance could run one more job, if there were memory for it. */
 function couldTake(world: World, id: string): boolean {
   const { state, ending, running } = instanceOf(world, id);
-  const isReleasing = world.scheduler.instances.get(id)?.eviction !== null;
+  const known = world.scheduler.instances.get(id);
+  const isReleasing = known?.eviction !== null;
+  // A process that ran out of memory takes no more jobs: they wait for its end, not for memory.
+  const isSpent = known?.tainted === true;
   const { maxConcurrent = 1 } = scenarioOf(world, id);
-  return state === "ready" && !ending && !isReleasing && running.size < maxConcurrent;
+  const isTaking = state === "ready" && !ending && !isReleasing && !isSpent;
+  return isTaking && running.size < maxConcurrent;
 }
 
 function countPass(
