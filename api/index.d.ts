@@ -1475,6 +1475,7 @@ interface ResourceSnapshot {
 declare class ResultFiles {
     #private;
     constructor(dataDir: string);
+    inline(value: unknown): StoredValue | undefined;
     store(value: unknown): Promise<StoredValue>;
     load(stored: StoredValue): Promise<unknown>;
     remove(hash: string): Promise<void>;
