@@ -3,7 +3,10 @@ import pc from "picocolors";
 
 /** Colours only on a terminal, never with a `NO_COLOR` that is not empty. */
 export const color = pc.createColors(
-  process.stdout.isTTY && (process.env["NO_COLOR"] ?? "") === "" && process.env["TERM"] !== "dumb",
+  // In a pipe it is undefined, which would mean "find out", and CI would mean colours.
+  Boolean(process.stdout.isTTY) &&
+    (process.env["NO_COLOR"] ?? "") === "" &&
+    process.env["TERM"] !== "dumb",
 );
 
 export const isInteractive = (): boolean =>
