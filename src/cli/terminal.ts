@@ -1,10 +1,11 @@
+import { isatty } from "node:tty";
 import { stripVTControlCharacters } from "node:util";
 import pc from "picocolors";
 
 /** Colours only on a terminal, never with a `NO_COLOR` that is not empty. */
 export const color = pc.createColors(
-  // In a pipe it is undefined, which would mean "find out", and CI would mean colours.
-  Boolean(process.stdout.isTTY) &&
+  // In a pipe `stdout.isTTY` is undefined, which picocolors takes for "find out", and CI for yes.
+  isatty(process.stdout.fd) &&
     (process.env["NO_COLOR"] ?? "") === "" &&
     process.env["TERM"] !== "dumb",
 );
