@@ -57,8 +57,11 @@ export class CompositionRunner {
   constructor(queue: JobQueue) {
     this.#queue = queue;
     this.#cache = new ResultCache(queue.loop.options);
-    queue.loop.onMemberEnded((entry, unit) => {
-      this.#memberEnded(entry, unit);
+    queue.loop.ownMembers({
+      ended: (entry, unit) => {
+        this.#memberEnded(entry, unit);
+      },
+      isHalted: ({ spec }) => this.active.get(spec.compositionId ?? "")?.isHalted === true,
     });
   }
 
@@ -90,6 +93,7 @@ export class CompositionRunner {
       committed: "running",
       members: new Map(),
       done: Promise.withResolvers<void>(),
+      isHalted: false,
       goesOn: false,
       lookups: new Set(),
       cached: new Map(),
@@ -169,6 +173,14 @@ export class CompositionRunner {
       this.#ended(active, node.id, failedWith(error), unit);
       return false;
     }
+  }
+
+  /** The key under which a member's result may be used again; null where it cannot be made. */
+  async cacheKeyOf(
+    node: CompositionNode,
+    kwargs: Readonly<Record<string, unknown>>,
+  ): Promise<string | null> {
+    return node.cache ? await this.#cache.keyOf(node, kwargs).catch(() => null) : null;
   }
 
   /** Makes the member job of a call. */
@@ -396,16 +408,22 @@ export class CompositionRunner {
 
   /** Nothing new starts: what has no job is cancelled, and so are jobs that still wait. */
   #halt(active: ActiveRun, unit: Unit): void {
+    this.haltNodes(active, unit);
+    for (const entry of active.members.values()) {
+      if (entry.planned === "pending") cancelPending(this.#queue.loop, entry, unit);
+    }
+  }
+
+  /** The nodes and items of a run that have no job get none any more. */
+  haltNodes(active: ActiveRun, unit: Unit): void {
     const { run } = active;
+    active.isHalted = true;
     for (const id of cancelPendingNodes(run)) putNode(this.#queue.loop, active, id, unit);
     for (const { id, state, items } of run.nodeRuns.values()) {
       if (state !== "running" || items === undefined) continue;
       const { cancelledItems, skipped } = cancelPendingItems(run, id);
       for (const index of cancelledItems) putItem(active, { nodeId: id, index }, unit);
       for (const other of skipped) putNode(this.#queue.loop, active, other, unit);
-    }
-    for (const entry of active.members.values()) {
-      if (entry.planned === "pending") cancelPending(this.#queue.loop, entry, unit);
     }
   }
 
