@@ -23,6 +23,7 @@ import {
   type JournalEntry,
   type JournalEvent,
   openJournalDatabase,
+  removeBodies,
   ResultFiles,
   SecretStore,
   type StorePort,
@@ -114,6 +115,7 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
       version: hostPackage().version,
       measurements: () => resources.measurements(),
       retain: (keep) => diagnostics.applyRetention(keep),
+      removeBodies: (keep) => removeBodies(config.dataDir, store, keep),
     }),
   );
   await lock.announce({ pid: process.pid, door: door.path });
