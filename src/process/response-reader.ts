@@ -2,9 +2,10 @@ import { CjmError } from "../errors/index.ts";
 import { BodyScanner } from "../protocol/index.ts";
 
 const NEWLINE = 0x0a;
+const EMPTY = new Uint8Array();
 
 /** JSON that arrives in pieces, counted as it comes and refused before it is parsed. */
-class PendingJson {
+export class PendingJson {
   #scanner = new BodyScanner();
   #parts: Uint8Array[] = [];
 
@@ -24,8 +25,9 @@ class PendingJson {
 
   /** @throws {CjmError} `RESPONSE_INVALID` for what is not JSON. */
   take(): unknown {
-    const bytes = this.#parts.length === 1 ? this.#parts[0] : Buffer.concat(this.#parts);
-    const text = Buffer.from(bytes ?? []).toString("utf8");
+    const [first = EMPTY] = this.#parts;
+    const bytes = this.#parts.length > 1 ? Buffer.concat(this.#parts) : first;
+    const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8");
     this.#parts = [];
     this.#scanner = new BodyScanner();
     try {
