@@ -204,6 +204,13 @@ function isSuccess(status: number): boolean {
 /** The error of a call that its worker's end cut off. */
 export function deathError(capability: string, exit: WorkerExit, cause?: unknown): CjmError {
   const details = { capability, ...exit };
+  if (exit.oomKills > 0 && !exit.isEndedByHost) {
+    return new CjmError(
+      "WORKER_OOM",
+      `Worker of "${capability}" ended ${describeExit(exit)} during a call: memory ran out, and the kernel killed ${exit.oomKills} of its processes`,
+      { cause, details },
+    );
+  }
   if (exit.signal === "SIGKILL" && !exit.isEndedByHost) {
     return new CjmError(
       "WORKER_OOM",
