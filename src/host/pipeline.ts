@@ -10,11 +10,14 @@ import {
 import { openDoor } from "../door/index.ts";
 import {
   endSessionProcesses,
+  HOST_SOCKET,
   prepareRunFolder,
   probeCage,
   runFolderPath,
   SessionNames,
+  sweepRunFolders,
 } from "../process/index.ts";
+import { toError } from "../errors/index.ts";
 import { JobQueue, ProfileBook } from "../queue/index.ts";
 import type { SchedulerConfig } from "../scheduler/index.ts";
 import {
@@ -103,7 +106,7 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
   announcer.announce = (events) => {
     queue.announce(events);
   };
-  const socket = join(runFolderPath(config.dataDir), "host.sock");
+  const socket = join(runFolderPath(config.dataDir), HOST_SOCKET);
   const door = stack.use(
     await openDoor(socket, {
       queue,
@@ -175,7 +178,8 @@ async function openManager(
 ): Promise<CapabilityManager> {
   const { dataDir, substrate } = config;
   const runFolder = runFolderPath(dataDir);
-  await prepareRunFolder(runFolder);
+  stack.use(await prepareRunFolder(runFolder));
+  await sweepRunFolders(runFolder);
   const sessions = new SessionNames(dataDir);
   const leftovers = await endSessionProcesses((id) => sessions.isLeftover(id));
   await journalAll(
@@ -273,7 +277,7 @@ async function loadAll(
   const loads = await manager.loadAll(requests, { failFast: false });
   const causes = loads.flatMap(({ error }) => (error === undefined ? [] : [error]));
   if (causes.length === 0) return;
-  const list = causes.map((cause) => (cause instanceof Error ? cause.message : String(cause)));
+  const list = causes.map((cause) => toError(cause).message);
   throw new AggregateError(causes, `Capabilities could not be loaded: ${list.join("; ")}`);
 }
 

@@ -11,7 +11,14 @@ export {
   processTree,
 } from "./process-table.ts";
 export type { ProcessIdentity } from "./process-table.ts";
-export { dataDirIdentity, prepareRunFolder, runFolderPath, socketPath } from "./run-folder.ts";
+export {
+  dataDirIdentity,
+  HOST_SOCKET,
+  prepareRunFolder,
+  runFolderPath,
+  socketPath,
+  sweepRunFolders,
+} from "./run-folder.ts";
 export { endSessionProcesses, SESSION_VARIABLE, SessionNames } from "./session.ts";
 export { deathError, WorkerConnection } from "./worker-connection.ts";
 export type { Answer, CallOptions } from "./worker-connection.ts";
