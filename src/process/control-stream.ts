@@ -1,5 +1,10 @@
 import type { Duplex } from "node:stream";
-import { FRAME_MAX_BYTES, PROTOCOL_VERSION, workerFrameSchema } from "../protocol/index.ts";
+import {
+  BodyScanner,
+  FRAME_MAX_BYTES,
+  PROTOCOL_VERSION,
+  workerFrameSchema,
+} from "../protocol/index.ts";
 import type { WorkerFrame } from "../protocol/index.ts";
 import { LineSplitter } from "./line-splitter.ts";
 import { RateLimit } from "./rate-limit.ts";
@@ -55,6 +60,8 @@ export class ControlStream {
 }
 
 function parseFrame(line: Buffer): WorkerFrame | undefined {
+  // What looks at a payload member by member would run out of stack in one that is nested deeply.
+  if (new BodyScanner().push(line) !== undefined) return undefined;
   try {
     const parsed = workerFrameSchema.safeParse(JSON.parse(line.toString("utf8")));
     return parsed.success ? parsed.data : undefined;
