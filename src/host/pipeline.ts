@@ -12,6 +12,7 @@ import {
   endSessionProcesses,
   prepareRunFolder,
   probeCage,
+  removeRunFolder,
   runFolderPath,
   SessionNames,
 } from "../process/index.ts";
@@ -176,6 +177,8 @@ async function openManager(
   const { dataDir, substrate } = config;
   const runFolder = runFolderPath(dataDir);
   await prepareRunFolder(runFolder);
+  // Before the lock is given back: the next host may be waiting for it.
+  stack.defer(() => removeRunFolder(runFolder));
   const sessions = new SessionNames(dataDir);
   const leftovers = await endSessionProcesses((id) => sessions.isLeftover(id));
   await journalAll(

@@ -9,7 +9,13 @@ export {
   processTree,
 } from "./process-table.ts";
 export type { ProcessIdentity } from "./process-table.ts";
-export { dataDirIdentity, prepareRunFolder, runFolderPath, socketPath } from "./run-folder.ts";
+export {
+  dataDirIdentity,
+  prepareRunFolder,
+  removeRunFolder,
+  runFolderPath,
+  socketPath,
+} from "./run-folder.ts";
 export { endSessionProcesses, SESSION_VARIABLE, SessionNames } from "./session.ts";
 export { deathError, WorkerConnection } from "./worker-connection.ts";
 export type { Answer, CallOptions } from "./worker-connection.ts";

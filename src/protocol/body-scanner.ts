@@ -11,6 +11,17 @@ const BACKSLASH = 0x5c;
 const COMMA = 0x2c;
 const SPACE = 0x20;
 
+/** Bytes that neither open, close, separate nor quote: inside a number or a word, or between two. */
+const IS_PLAIN = Uint8Array.from({ length: 256 }, (_, byte) =>
+  ['"', ",", "[", "]", "{", "}"].includes(String.fromCharCode(byte)) ? 0 : 1,
+);
+
+function skipPlain(chunk: Uint8Array, from: number): number {
+  let index = from;
+  while (index < chunk.length && IS_PLAIN[chunk[index] ?? 0] === 1) index += 1;
+  return index;
+}
+
 /**
  * Counts bytes, nesting and values of a JSON body while it arrives, before anything parses it.
  *
@@ -46,15 +57,21 @@ export class BodyScanner {
   }
 
   #skipString(chunk: Uint8Array, from: number): number {
-    for (let index = from; index < chunk.length; index += 1) {
+    let index = from;
+    if (this.#escaped) {
+      this.#escaped = false;
+      index += 1;
+    }
+    for (; index < chunk.length; index += 1) {
       const byte = chunk[index];
-      if (this.#escaped) this.#escaped = false;
-      else if (byte === BACKSLASH) this.#escaped = true;
-      else if (byte === QUOTE) {
+      if (byte === QUOTE) {
         this.#inString = false;
         return index + 1;
       }
+      // The next byte is skipped; it may be the first of the next chunk.
+      if (byte === BACKSLASH) index += 1;
     }
+    this.#escaped = index > chunk.length;
     return chunk.length;
   }
 
@@ -72,7 +89,8 @@ export class BodyScanner {
     else if (byte === 0x5b || byte === 0x7b) {
       this.#depth += 1;
       this.#atStart = true;
+      return index + 1;
     }
-    return index + 1;
+    return this.#inString ? index + 1 : skipPlain(chunk, index + 1);
   }
 }
