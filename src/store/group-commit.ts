@@ -126,7 +126,9 @@ export class GroupCommit {
     unit.fault = undefined;
     unit.rowIds = unit.writes.map(({ statement, parameters, expects }) => {
       const { changes, lastInsertRowid } = statement.run(parameters);
-      if (changes === 0 && expects !== null) throw new TypeError(expects);
+      if (changes === 0 && expects !== null) {
+        throw new TypeError(`${expects} "${parameters.at(-1)}" does not exist`);
+      }
       return Number(lastInsertRowid);
     });
   }
