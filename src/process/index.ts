@@ -1,5 +1,7 @@
 export { cagedCommand, probeCage } from "./cage.ts";
 export type { CageProbe } from "./cage.ts";
+export { candidatePlaces, cgroupPlace, WorkerCgroup } from "./cgroup.ts";
+export type { CgroupPlace, CgroupSearch } from "./cgroup.ts";
 export { buildWorkerEnvironment } from "./environment.ts";
 export {
   identify,

@@ -57,9 +57,9 @@ async function lookAtCage({ substrate }: ResolvedConfig): Promise<Finding> {
   const { cage, reason } = await probeCage();
   if (reason === undefined) return ok(`workers and all they start die with the host (${cage})`);
   return warning(
-    `process groups only: ${reason}`,
+    `${cage === "cgroup" ? "control groups" : "process groups only"}: ${reason}`,
     IS_LINUX
-      ? "install util-linux and allow user namespaces (see below); until then a process that leaves its group is ended when the next host starts"
+      ? "install util-linux and allow user namespaces (see below); until then what outlives a killed host is ended when the next one starts"
       : "nothing to do here: PID namespaces are Linux only",
   );
 }
