@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from cjm_worker import DirRef, FileRef
+from cjm_worker.errors import is_out_of_memory
 
 from .fields import AdapterInfo, Source
 from .model_files import read_json, safetensors_header
@@ -198,7 +199,10 @@ class AdapterBank:
         except Exception as error:
             self._names[adapter.sha256] = name
             self.detach(adapter.sha256)
-            if isinstance(error, (ValueError, KeyError, TypeError)):
+            # torch has no class of its own for tensors that do not fit.
+            if isinstance(error, (ValueError, KeyError, TypeError, RuntimeError)) and not (
+                is_out_of_memory(error)
+            ):
                 message = f"{folder} cannot be put into the model: {error}"
                 raise TaskInputError("adapter_mismatch", message, ["adapters"]) from error
             raise

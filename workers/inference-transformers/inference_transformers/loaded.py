@@ -122,6 +122,7 @@ class LoadedModel:
     def _attach(self, adapters: Sequence[Adapter]) -> None:
         for adapter in adapters:
             if adapter.sha256 not in self.runner.bank.held:
+                adapter.check_unchanged()
                 check_fits(adapter, self.model, self.sha256)
                 self.runner.bank.attach(adapter)
                 adapter.check_unchanged()

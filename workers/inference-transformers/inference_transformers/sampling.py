@@ -127,7 +127,7 @@ def _sample(logits: Any, rows: Sequence[Sampler]) -> Any:
 
     order = None
     if rows[0].filters:
-        logits, order = logits.sort(-1, descending=True, stable=True)
+        logits, order = logits.sort(dim=-1, descending=True, stable=True)
         logits = _filter(logits, rows, column)
     temperature = column([row.temperature for row in rows])
     # In double precision: a sum over a large vocabulary must not lose its smallest terms.
