@@ -121,10 +121,24 @@ const archiving = {
   }),
 };
 
+function lastEvaluations(
+  taskType: string | undefined,
+): z.output<typeof schemas.evaluationsOutputSchema>["evaluations"] {
+  const filter = taskType === undefined ? {} : { task_type: taskType };
+  const records = ready().query({ ...filter, ...ALL, include_archived: false });
+  return records.flatMap(({ id }) => {
+    const { decisions } = ready().retrieveById(id);
+    const last = decisions.findLast(({ kind }) => kind === "evaluated");
+    const tallied = schemas.talliedSchema.safeParse(last?.evidence);
+    return tallied.success ? [{ id, tasks: tallied.data.tasks }] : [];
+  });
+}
+
+const ALL = { unevaluated: false, include_archived: true, limit: Infinity };
+
 function everyId(): string[] {
-  const all = { unevaluated: false, include_archived: true, limit: Infinity };
   return ready()
-    .query(all)
+    .query(ALL)
     .map(({ id }) => id);
 }
 
@@ -164,6 +178,12 @@ const asking = {
     input: schemas.bestInputSchema,
     output: schemas.recordsOutputSchema,
     handler: ({ task_type, top_k, level }) => ({ records: ready().best(task_type, top_k, level) }),
+  }),
+  evaluations: defineAction({
+    description: "How each task went when an adapter was last evaluated, where that was recorded.",
+    input: schemas.evaluationsInputSchema,
+    output: schemas.evaluationsOutputSchema,
+    handler: ({ task_type }) => ({ evaluations: lastEvaluations(task_type) }),
   }),
   task_types: defineAction({
     description: "Every task there is an adapter for, archived ones included.",

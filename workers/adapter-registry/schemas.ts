@@ -85,6 +85,18 @@ export const bestInputSchema = z.strictObject({
 
 export const taskTypesOutputSchema = z.object({ task_types: z.array(z.string()) });
 
+export const evaluationsInputSchema = z.strictObject({ task_type: labelSchema.optional() });
+const tallySchema = z.object({
+  task: z.string(),
+  n: z.int().nonnegative(),
+  c: z.int().nonnegative(),
+});
+export const evaluationsOutputSchema = z.object({
+  evaluations: z.array(z.object({ id: z.string(), tasks: z.array(tallySchema) })),
+});
+/** Evidence of a fitness that says how each task went. */
+export const talliedSchema = z.looseObject({ tasks: z.array(tallySchema) });
+
 export const solvedInputSchema = z.strictObject({
   training_task_hash: labelSchema,
   threshold: shareSchema.default(0.95),
