@@ -76,10 +76,11 @@ class Answer {
     if (this.#finish === undefined) {
       throw failure("engine_crashed", `The server's ${what} ended before its answer did`);
     }
+    const finish = finishOf(this.#finish);
     if (this.#usage === undefined) {
       throw failure("server_error", `The server's ${what} reports no token usage: ${advice}`);
     }
-    return { ...finishOf(this.#finish), usage: usageOf(this.#usage), model: this.#model };
+    return { ...finish, usage: usageOf(this.#usage), model: this.#model };
   }
 }
 

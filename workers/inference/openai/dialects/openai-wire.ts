@@ -37,7 +37,7 @@ const choiceSchema = z.object({
   delta: spoken.nullish(),
   message: spoken.nullish(),
   text: z.string().nullish(),
-  logprobs: z.union([chatLogprobsSchema, textLogprobsSchema, z.null()]).optional(),
+  logprobs: z.union([textLogprobsSchema, chatLogprobsSchema, z.null()]).optional(),
 });
 export type WireChoice = z.output<typeof choiceSchema>;
 

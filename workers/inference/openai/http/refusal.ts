@@ -55,7 +55,7 @@ const WORDS: readonly (readonly [RegExp, Reason])[] = [
   ],
   [/grammar|structured[ _]output|json[ _]schema|guided decoding/iu, "grammar_invalid"],
   [/chat[ _]template/iu, "chat_template_missing"],
-  [/enginedead|engine (?:core|process|loop).*(?:died|dead|failed)/iu, "engine_crashed"],
+  [/enginedead|engine ?(?:core|process|loop).*(?:died|dead|issue)/iu, "engine_crashed"],
 ];
 
 /** The typed error for a refusal. 500 with known words is told by its words, else by its status. */
