@@ -79,6 +79,7 @@ export class Answer {
   }
 
   /** What is at a dotted path; a test that expects something else there fails by its assertion. */
+  // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- a cast that names what the test expects
   at<Expected = unknown>(path: string): Expected {
     let value: unknown = this.value;
     for (const key of path.split(".")) value = (value as Record<string, unknown> | null)?.[key];

@@ -58,9 +58,10 @@ const database = new BetterSqlite3(":memory:");
 count(Object.getPrototypeOf(database.prepare("select 1")) as object, "run");
 count(BetterSqlite3.prototype, "exec");
 database.close();
-const { transaction } = BetterSqlite3.prototype;
+type Transaction = (this: BetterSqlite3.Database, body: never) => object;
+const transaction = Reflect.get(BetterSqlite3.prototype, "transaction") as Transaction;
 BetterSqlite3.prototype.transaction = function counted(this: BetterSqlite3.Database, body: never) {
-  const committed = transaction.call(this, body) as unknown as { name: string };
+  const committed = transaction.call(this, body);
   const owner = { committed };
   count(owner, "committed");
   return owner.committed as never;

@@ -105,8 +105,8 @@ describe("a verdict", () => {
   const scored = (id: string, right: string): never =>
     ({
       id,
-      pass_rate: [...right].filter((mark) => mark === "1").length / right.length,
-      tasks: [...right].map((mark, at) => ({ task: String(at), n: 1, c: Number(mark) })),
+      pass_rate: right.split("").filter((mark) => mark === "1").length / right.length,
+      tasks: right.split("").map((mark, at) => ({ task: String(at), n: 1, c: Number(mark) })),
     }) as never;
   const merged = [
     adapter("ties", { parent_ids: ["a", "b"], method: "ties", fitness_score: null }),

@@ -149,7 +149,7 @@ describe("gates", () => {
 
 describe("a comparison", () => {
   const side = (right: string): ReturnType<typeof tallyOf>[] =>
-    [...right].map((mark, at) => tallyOf(String(at), Number(mark)));
+    right.split("").map((mark, at) => tallyOf(String(at), Number(mark)));
 
   test("counts wins and losses by task", () => {
     expect(compare(side("1100"), side("0111"), 0.95)).toMatchObject({
