@@ -157,7 +157,7 @@ class SqliteJournal extends JournalReader implements JournalDatabase {
       case "items.put":
         return tables.items.put(write.items);
       case "profile.put":
-        return tables.profile.put(write.profile);
+        return tables.profile.putLatest(write.profile, write.profile.key);
       case "profile.delete":
         return tables.profile.delete(write.key);
       case "config.put":

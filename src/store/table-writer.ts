@@ -9,9 +9,12 @@ export type LooseSchema = Record<string, Record<string, SqlValue>>;
 /** One statement with its values; running it needs no more thought. */
 export interface PreparedWrite {
   readonly statement: Statement<[SqlValue[]]>;
-  readonly parameters: SqlValue[];
+  /** A function where they are found out when it is run. */
+  readonly parameters: SqlValue[] | (() => SqlValue[]);
   /** The table where the row of the last parameter must be; null where changing none is no fault. */
   readonly expects: string | null;
+  /** Of several with the same name in one commit only the last need be run; null where all must. */
+  readonly replaces: string | null;
 }
 
 interface Column {
@@ -65,24 +68,35 @@ export class TableWriter {
     return this.#prepared("insert", compile, encode(record, this.#columns, defaults));
   }
 
+  /**
+   * As {@link put}, for a row of which only the last version of a commit matters. `record` must not
+   * change any more.
+   */
+  putLatest(record: object, id: string): PreparedWrite {
+    const { statement } = this.#prepared("put", () => this.#compilePut(), []);
+    const parameters = (): SqlValue[] => encode(record, this.#columns);
+    return { statement, parameters, expects: null, replaces: `${this.#table} ${id}` };
+  }
+
   /** Inserts, or replaces the row with the same key. */
   put(record: object): PreparedWrite {
-    const compile = (): string => {
-      const row = this.#placeholders();
-      const rest = Object.keys(row).filter((column) => !this.#key.includes(column));
-      return this.#db
-        .insertInto(this.#table)
-        .values(row)
-        .onConflict((conflict) =>
-          conflict
-            .columns([...this.#key])
-            .doUpdateSet((eb) =>
-              Object.fromEntries(rest.map((column) => [column, eb.ref(`excluded.${column}`)])),
-            ),
-        )
-        .compile().sql;
-    };
-    return this.#prepared("put", compile, encode(record, this.#columns));
+    return this.#prepared("put", () => this.#compilePut(), encode(record, this.#columns));
+  }
+
+  #compilePut(): string {
+    const row = this.#placeholders();
+    const rest = Object.keys(row).filter((column) => !this.#key.includes(column));
+    return this.#db
+      .insertInto(this.#table)
+      .values(row)
+      .onConflict((conflict) =>
+        conflict
+          .columns([...this.#key])
+          .doUpdateSet((eb) =>
+            Object.fromEntries(rest.map((column) => [column, eb.ref(`excluded.${column}`)])),
+          ),
+      )
+      .compile().sql;
   }
 
   /** Changes the given fields of the row whose only key column has this value. */
@@ -90,7 +104,7 @@ export class TableWriter {
     const { columns, statement } = this.#updateOf(id, changes);
     const parameters = encode(changes, columns);
     parameters.push(id);
-    return { statement, parameters, expects: this.#table };
+    return { statement, parameters, expects: this.#table, replaces: null };
   }
 
   delete(id: string): PreparedWrite {
@@ -124,7 +138,7 @@ export class TableWriter {
       statement = this.#sqlite.prepare<[SqlValue[]]>(compile());
       this.#statements.set(shape, statement);
     }
-    return { statement, parameters, expects: null };
+    return { statement, parameters, expects: null, replaces: null };
   }
 
   /** A row that only gives Kysely the columns; every value becomes a parameter. */
