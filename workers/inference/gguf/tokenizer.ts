@@ -30,7 +30,7 @@ const tokenizerSchema = z.looseObject({
     .default([]),
   normalizer: nodeSchema.and(sequenceSchema).nullish(),
   pre_tokenizer: nodeSchema.and(sequenceSchema).nullish(),
-  post_processor: z.unknown(),
+  post_processor: z.unknown().optional(),
   model: z.looseObject({
     type: z.string().optional(),
     vocab: z.record(z.string(), z.int().nonnegative()),
@@ -247,7 +247,11 @@ export async function readJson<Schema extends z.ZodType>(
     if (errnoOf(error) !== "") {
       throw refuse("model_missing", `${path} cannot be read: ${errnoOf(error)}`, { cause: error });
     }
-    throw refuse("model_invalid", `${path} is not what it should be`, { cause: error });
+    throw refuse(
+      "model_invalid",
+      `${path} cannot be understood: ${error instanceof Error ? error.message : String(error)}`,
+      { cause: error },
+    );
   }
 }
 
