@@ -46,7 +46,8 @@ def test_what_a_template_refuses_is_the_callers(worker: Any, tiny: Any, tmp_path
     with pytest.raises(CallFailed, match="chat_template_missing"):
         bare.run("chat", messages=ask("x"))
     assert bare.run("describe")["chat_template"] is False
-    assert bare.run("generate", prompt="one two", max_tokens=2, temperature=0)["text"]
+    done = bare.run("generate", prompt="one two", max_tokens=2)
+    assert done["usage"]["completion_tokens"] > 0
 
 
 def test_either_a_prompt_or_messages(shared: Any) -> None:

@@ -1,10 +1,20 @@
 import { existsSync } from "node:fs";
 import { glob, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { runCli, startCli, temporaryFolder } from "../../support/cli.ts";
-import { dataDir, installTrainer, pytest, python } from "../support/trainer.ts";
+import {
+  dataDir,
+  installEnvironments,
+  INSTALL_MS,
+  runPytest,
+  runPython,
+} from "../support/environment.ts";
+
+const HERE = fileURLToPath(new URL(".", import.meta.url));
+const NAME = "qlora-trainer";
 
 const COMPOSITION = "test/fixtures/qlora-trainer/composition.yaml";
 
@@ -32,7 +42,7 @@ async function withInputs(): Promise<
   AsyncDisposable & { readonly path: string; readonly set: readonly string[] }
 > {
   const folder = await temporaryFolder();
-  await python(["make_base.py", folder.path]);
+  await runPython(NAME, ["make_base.py", folder.path], { cwd: HERE });
   const set = ["model=base", "data=train.jsonl", "questions=questions.jsonl"].flatMap((input) => [
     "--set",
     input.replace("=", `=${folder.path}/`),
@@ -49,10 +59,10 @@ function resultsOf(stdout: string): Results {
 const checkpoints = (): Promise<string[]> => Array.fromAsync(glob(`${dataDir}/**/runs/*/step-*`));
 
 describe("qlora-trainer", () => {
-  beforeAll(installTrainer, 1_200_000);
+  beforeAll(installEnvironments, INSTALL_MS);
 
   test("does in its installed environment what its own tests say", async () => {
-    const printed = await pytest([]);
+    const printed = await runPytest(NAME, HERE);
     expect(printed).toMatch(/\d+ passed/u);
     expect(printed).not.toMatch(/failed|skipped/u);
   }, 900_000);

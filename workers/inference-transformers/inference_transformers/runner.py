@@ -155,7 +155,9 @@ class Runner:
                 self._reading.pop(0)
             elif run.read == len(run.prompt):
                 self._reading.pop(0)
-                if not run.finished:
+                if run.finished:
+                    run.announce()
+                else:
                     fresh.append(Lane(run, cache, len(run.prompt)))
         self._join(fresh)
 
@@ -184,6 +186,9 @@ class Runner:
             rows = list(lane.rows)
             if self._guarded(rows, lambda lane=lane: self._write_lane(lane)):  # type: ignore[misc]
                 self._keep(lane, lambda run: not run.finished)
+                for run in rows:
+                    if run.finished:
+                        run.announce()
             else:
                 self._lanes.remove(lane)
 

@@ -122,6 +122,9 @@ class TextRun:
                 self.finish_reason = "stop_sequence"
         if self._streams and self.logprobs is not None and self._reported < len(self.logprobs):
             self._send("")
+
+    def announce(self) -> None:
+        """Tells the reader that the run has ended; its slot is free by then."""
         self.events.put(Ended())
 
     def _logprob(self, token: int, likely: Likely) -> Logprob:
