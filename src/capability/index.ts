@@ -3,7 +3,7 @@ export type { AdapterVerdict, BoundAdapter } from "./adapters.ts";
 export { checkKwargs, findAction } from "./call-check.ts";
 export type { CallSurface } from "./call-check.ts";
 export { CapabilityExecutor } from "./executor.ts";
-export type { ExecutorFolders, JobMeter } from "./executor.ts";
+export type { ExecutorOptions, JobMeter } from "./executor.ts";
 export { CapabilityInstance } from "./instance.ts";
 export type { InstanceSpec } from "./instance-spec.ts";
 export { CapabilityManager } from "./manager.ts";

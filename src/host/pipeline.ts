@@ -13,6 +13,7 @@ import {
   HOST_SOCKET,
   prepareRunFolder,
   probeCage,
+  removeRunFolder,
   runFolderPath,
   SessionNames,
   sweepRunFolders,
@@ -178,8 +179,10 @@ async function openManager(
 ): Promise<CapabilityManager> {
   const { dataDir, substrate } = config;
   const runFolder = runFolderPath(dataDir);
-  stack.use(await prepareRunFolder(runFolder));
+  await prepareRunFolder(runFolder);
   await sweepRunFolders(runFolder);
+  // Before the lock is given back: the next host may be waiting for it.
+  stack.defer(() => removeRunFolder(runFolder));
   const sessions = new SessionNames(dataDir);
   const leftovers = await endSessionProcesses((id) => sessions.isLeftover(id));
   await journalAll(

@@ -1,5 +1,6 @@
 import type { Duplex } from "node:stream";
 import {
+  BODY_LIMITS,
   BodyScanner,
   FRAME_MAX_BYTES,
   PROTOCOL_VERSION,
@@ -59,9 +60,9 @@ export class ControlStream {
   }
 }
 
+/** Nesting is bounded before it is parsed: what walks a payload later does so by recursion. */
 function parseFrame(line: Buffer): WorkerFrame | undefined {
-  // What looks at a payload member by member would run out of stack in one that is nested deeply.
-  if (new BodyScanner().push(line) !== undefined) return undefined;
+  if (new BodyScanner(BODY_LIMITS).push(line) !== undefined) return undefined;
   try {
     const parsed = workerFrameSchema.safeParse(JSON.parse(line.toString("utf8")));
     return parsed.success ? parsed.data : undefined;

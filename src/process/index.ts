@@ -15,6 +15,7 @@ export {
   dataDirIdentity,
   HOST_SOCKET,
   prepareRunFolder,
+  removeRunFolder,
   runFolderPath,
   socketPath,
   sweepRunFolders,

@@ -1,3 +1,4 @@
+import { realpathSync } from "node:fs";
 import { lstat, mkdir, readdir, rm, utimes } from "node:fs/promises";
 import { createConnection } from "node:net";
 import { dirname, join, resolve } from "node:path";
@@ -9,7 +10,16 @@ const SOCKET_PATH_MAX_BYTES = 103;
 
 /** What tells one data directory's host and workers from another's: 16 hex characters. */
 export function dataDirIdentity(dataDir: string): string {
-  return sha256(resolve(dataDir)).slice("sha256:".length, "sha256:".length + 16);
+  return sha256(realPath(resolve(dataDir))).slice("sha256:".length, "sha256:".length + 16);
+}
+
+/** One folder has one identity, whatever links lead to it: its lock is one too. */
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path;
+  }
 }
 
 /** Where the sockets of a data directory's host live; the folder may not exist yet. */
@@ -31,12 +41,12 @@ const SWEEP_MAX = 64;
 const RUN_FOLDER = /^cjm-(?:\d+-)?[0-9a-f]{8}$/u;
 
 /**
- * Makes the run folder, 0700 and ours, and empties it of sockets an earlier host left. Disposing
- * the answer removes it. Do both only while holding the host lock.
+ * Makes the run folder, 0700 and ours, and empties it of sockets an earlier host left.
+ * Call it only while holding the host lock.
  *
  * @throws {CjmError} `FILE_INVALID` if the path is a link, a file, or someone else's.
  */
-export async function prepareRunFolder(folder: string): Promise<AsyncDisposable> {
+export async function prepareRunFolder(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   if (!(await isPrivate(folder))) {
     throw new CjmError(
@@ -49,7 +59,6 @@ export async function prepareRunFolder(folder: string): Promise<AsyncDisposable>
   for (const name of await readdir(folder)) {
     await rm(join(folder, name), { recursive: true, force: true });
   }
-  return { [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }) };
 }
 
 /**
@@ -104,6 +113,11 @@ async function answers(socket: string): Promise<boolean> {
   } finally {
     connection.destroy();
   }
+}
+
+/** Takes the run folder away with all that is in it. Call it only while holding the host lock. */
+export async function removeRunFolder(folder: string): Promise<void> {
+  await rm(folder, { recursive: true, force: true });
 }
 
 /** @throws {CjmError} `FILE_INVALID` naming the path if it is too long for a Unix socket. */

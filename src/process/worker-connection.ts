@@ -9,6 +9,7 @@ import { failureOf, refusalOf } from "./failures.ts";
 import { readJson, readJsonLines } from "./response-reader.ts";
 import {
   describeExit,
+  startTimeout,
   type WorkerExit,
   WorkerProcess,
   type WorkerSink,
@@ -67,8 +68,10 @@ export class WorkerConnection implements AsyncDisposable {
     const connection = new WorkerConnection(worker, spec.capability);
     // A foreign worker has been asked, and names its class rather than its package.
     if (spec.foreignAddress !== undefined) return connection;
+    const late = AbortSignal.timeout(spec.startTimeoutMs);
+    const stop = signal === undefined ? late : AbortSignal.any([signal, late]);
     try {
-      const { value } = await connection.get("/health", healthSchema, { signal });
+      const { value } = await connection.get("/health", healthSchema, { signal: stop });
       if (value.name !== spec.capability) {
         throw new CjmError(
           "WORKER_HANDSHAKE",
@@ -78,7 +81,7 @@ export class WorkerConnection implements AsyncDisposable {
       return connection;
     } catch (error) {
       await connection.kill();
-      throw error;
+      throw late.aborted && signal?.aborted !== true ? startTimeout(spec) : error;
     }
   }
 

@@ -15,6 +15,7 @@ import { cgroupPlace, WorkerCgroup } from "./cgroup.ts";
 import { ControlStream } from "./control-stream.ts";
 import { awaitHealth } from "./foreign-worker.ts";
 import { OutputPump, type OutputStream } from "./output-pump.ts";
+import { identify, killExactly, type ProcessIdentity, processTree } from "./process-table.ts";
 import { endSessionProcesses, SESSION_VARIABLE } from "./session.ts";
 
 /** Descriptor of the control stream in the worker; the first one after stdin, stdout and stderr. */
@@ -176,7 +177,7 @@ class RunningWorker {
     const stop = signal === undefined ? timeout : AbortSignal.any([signal, timeout]);
     const stopped = Promise.withResolvers<never>();
     const onStop = (): void => {
-      stopped.reject(timeout.aborted ? this.#startTimeout() : signal?.reason);
+      stopped.reject(timeout.aborted ? startTimeout(this.spec) : signal?.reason);
     };
     stop.addEventListener("abort", onStop, { once: true });
     if (stop.aborted) onStop();
@@ -190,6 +191,7 @@ class RunningWorker {
         stopped.promise,
       ]);
       if (ready.protocol !== PROTOCOL_VERSION) throw this.#wrongProtocol(ready.protocol);
+      if (!isWhereTold(ready.address, this.spec)) throw this.#wrongAddress(ready.address);
       return ready;
     } finally {
       over.abort();
@@ -206,23 +208,36 @@ class RunningWorker {
   async terminate(graceMs: number): Promise<WorkerExit> {
     if (this.exit !== undefined) return this.exit;
     this.#isEndedByHost = true;
+    const tree = this.#tree();
     signalGroup(this.child.pid, "SIGTERM");
     const exit = await within(this.child.exited, graceMs);
     if (exit === undefined) signalGroup(this.child.pid, "SIGKILL");
-    return await this.#swept();
+    return await this.#swept(tree);
   }
 
   async kill(): Promise<WorkerExit> {
     this.#isEndedByHost ||= this.exit === undefined;
+    const tree = this.#tree();
     signalGroup(this.child.pid, "SIGKILL");
-    return await this.#swept();
+    return await this.#swept(tree);
   }
 
-  /** A PID namespace is emptied by the kernel; elsewhere whoever got away is looked for. */
-  async #swept(): Promise<WorkerExit> {
+  /** Who descends from the worker now, for a cage that does not know. */
+  #tree(): readonly ProcessIdentity[] {
+    if (this.spec.cage !== "group" || this.exit !== undefined) return [];
+    return processTree(this.child.pid).flatMap((pid) => identify(pid) ?? []);
+  }
+
+  /**
+   * A PID namespace is emptied by the kernel; elsewhere whoever got away is looked for: by descent,
+   * which a cleared environment does not hide, and by the session's mark, which a parent that ended
+   * does not.
+   */
+  async #swept(tree: readonly ProcessIdentity[]): Promise<WorkerExit> {
     const { cgroup } = this.child;
     await cgroup?.kill();
     if (this.spec.cage !== "pidns") {
+      for (const member of tree) killExactly(member);
       await endSessionProcesses((sessionId) => sessionId === this.spec.sessionId);
     }
     const exit = await this.exited;
@@ -233,15 +248,6 @@ class RunningWorker {
   #keepTail(line: string): void {
     this.#stderrTail.push(line);
     if (this.#stderrTail.length > 5) this.#stderrTail.shift();
-  }
-
-  #startTimeout(): CjmError {
-    const { capability, startTimeoutMs } = this.spec;
-    return new CjmError(
-      "WORKER_START_TIMEOUT",
-      `Worker of "${capability}" was not ready after ${startTimeoutMs} ms`,
-      { details: { capability, startTimeoutMs } },
-    );
   }
 
   #exitedEarly(exit: WorkerExit): CjmError {
@@ -255,12 +261,31 @@ class RunningWorker {
     );
   }
 
+  #wrongAddress(address: string): CjmError {
+    return new CjmError(
+      "WORKER_HANDSHAKE",
+      `Worker of "${this.spec.capability}" reports an address it was not told to listen on: ${address}`,
+    );
+  }
+
   #wrongProtocol(protocol: number): CjmError {
     return new CjmError(
       "WORKER_HANDSHAKE",
       `Worker of "${this.spec.capability}" speaks protocol ${protocol}; this host speaks ${PROTOCOL_VERSION}`,
     );
   }
+}
+
+/** The error of a worker that did not come up in its time. */
+export function startTimeout({
+  capability,
+  startTimeoutMs,
+}: Pick<WorkerSpec, "capability" | "startTimeoutMs">): CjmError {
+  return new CjmError(
+    "WORKER_START_TIMEOUT",
+    `Worker of "${capability}" was not ready after ${startTimeoutMs} ms`,
+    { details: { capability, startTimeoutMs } },
+  );
 }
 
 /** `on SIGKILL`, or `with code 1`. */
@@ -307,6 +332,12 @@ async function makeCgroup({ capability, sessionId }: WorkerSpec): Promise<Worker
     "CAPABILITY_NOT_INSTALLED",
     `Worker of "${capability}" cannot get a control group: ${search.reason}`,
   );
+}
+
+/** A worker must not send its host, and the token, to a socket of somebody else. */
+function isWhereTold(address: string, { env, foreignAddress }: WorkerSpec): boolean {
+  const told = foreignAddress ?? env["CJM_LISTEN"] ?? "";
+  return address === told || (told.startsWith("tcp:") && address.startsWith("tcp:127.0.0.1:"));
 }
 
 function signalGroup(pid: number, signal: NodeJS.Signals): void {

@@ -13,6 +13,17 @@ const SPACE = 0x20;
 /** What is looked at byte by byte before the rest of a string is searched, which pays for long ones. */
 const LOOK_BYTES = 64;
 
+/** Bytes that neither open, close, separate nor quote: inside a number or a word, or between two. */
+const IS_PLAIN = Uint8Array.from({ length: 256 }, (_, byte) =>
+  ['"', ",", "[", "]", "{", "}"].includes(String.fromCharCode(byte)) ? 0 : 1,
+);
+
+function skipPlain(chunk: Uint8Array, from: number): number {
+  let index = from;
+  while (index < chunk.length && IS_PLAIN[chunk[index] ?? 0] === 1) index += 1;
+  return index;
+}
+
 /**
  * Counts bytes, nesting and values of a JSON body while it arrives, before anything parses it.
  *
@@ -79,8 +90,9 @@ export class BodyScanner {
     else if (byte === 0x5b || byte === 0x7b) {
       this.#depth += 1;
       this.#atStart = true;
+      return index + 1;
     }
-    return index + 1;
+    return this.#inString ? index + 1 : skipPlain(chunk, index + 1);
   }
 }
 

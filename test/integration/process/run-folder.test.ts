@@ -5,7 +5,12 @@ import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { HOST_SOCKET, prepareRunFolder, sweepRunFolders } from "../../../src/process/index.ts";
+import {
+  HOST_SOCKET,
+  prepareRunFolder,
+  removeRunFolder,
+  sweepRunFolders,
+} from "../../../src/process/index.ts";
 
 let parent = "";
 beforeAll(async () => {
@@ -25,10 +30,9 @@ async function oldFolder(name: string): Promise<string> {
 
 test("a run folder is there while its host is, and is gone with it", async () => {
   const folder = join(parent, "cjm-00000000");
-  {
-    await using _folder = await prepareRunFolder(folder);
-    await writeFile(join(folder, "w.sock"), "");
-  }
+  await prepareRunFolder(folder);
+  await writeFile(join(folder, "w.sock"), "");
+  await removeRunFolder(folder);
   expect(existsSync(folder)).toBe(false);
 });
 
@@ -43,7 +47,7 @@ test("folders of killed hosts are removed, and no others", async () => {
   await once(server, "listening");
   await utimes(live, LONG_AGO, LONG_AGO);
   const starting = join(parent, "cjm-0-eeeeeeee");
-  await using _starting = await prepareRunFolder(starting);
+  await prepareRunFolder(starting);
 
   const removed = await sweepRunFolders(own);
   expect(removed.map((folder) => basename(folder))).toEqual([basename(stale)]);
