@@ -1,6 +1,7 @@
 """Both ways to notice that a caller has gone, and deadlines."""
 
 import select
+import selectors
 import socket
 import threading
 from typing import Any, Iterator, Tuple
@@ -106,3 +107,40 @@ def test_the_first_deadline_ends_its_call_whenever_it_came(bench: Bench) -> None
     assert cancelled.wait(20)
     assert "deadline" in str(near.cancel_error())
     assert not far.cancelled and not done.cancelled
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="epoll is Linux's")
+def test_a_late_word_of_an_old_connection_cancels_no_call_of_the_next() -> None:
+    selector = selectors.DefaultSelector()
+    hang_ups = EpollHangUps(selector)
+    ours, theirs = socket.socketpair()
+    number = ours.fileno()
+    hang_ups.connected(ours)
+    theirs.close()
+    # The watcher has been told of the end when the serving thread forgets the connection.
+    told = hang_ups._poll.poll(1)
+    hang_ups.disconnected(ours)
+    ours.close()
+    hang_ups._poll = Replayed(hang_ups._poll, told)
+    hang_ups._on_hang_up()
+
+    again, other = socket.socketpair()
+    assert again.fileno() == number
+    hang_ups.connected(again)
+    assert number not in hang_ups._closed
+    for each in (again, other):
+        each.close()
+
+
+class Replayed:
+    """A poll that tells once more what it told before."""
+
+    def __init__(self, poll: Any, told: Any) -> None:
+        self._poll = poll
+        self._told = told
+
+    def poll(self, timeout: float) -> Any:
+        return self._told
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poll, name)
