@@ -151,8 +151,10 @@ export class LlamaServerDialect implements Dialect {
     // The end-of-text token has an entry of its own, which is known as such only afterwards.
     let held: LlamaChunk | undefined;
     for await (const chunk of this.#link.http.lines(spec, readChunks)) {
-      if (held !== undefined) yield pieceOf(held, top);
-      if ("stop_type" in chunk) return chunk;
+      const isEnd = "stop_type" in chunk;
+      const isEndToken = isEnd && chunk.stop_type === "eos";
+      if (held !== undefined && !isEndToken) yield pieceOf(held, top);
+      if (isEnd) return chunk;
       held = undefined;
       if (chunk.content !== "") yield pieceOf(chunk, top);
       else held = chunk;
