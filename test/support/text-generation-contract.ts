@@ -77,7 +77,7 @@ const EFFECTS: Readonly<Record<ParameterName, (site: Site) => Promise<void>>> = 
   },
   async stop({ greedy, tellsStops }) {
     const { text } = await greedy();
-    const stop = [...text].slice(5, 8).join("");
+    const stop = Array.from(text).slice(5, 8).join("");
     const stopped = await greedy({ stop: [stop, "\u0000never"] });
     expect(stopped).toMatchObject(
       tellsStops
