@@ -258,6 +258,7 @@ export const JSON_OUTPUTS = {
     key: z.string(),
     changed: z.boolean(),
     reloaded: z.array(z.string()),
+    failed: z.array(z.object({ id: z.string(), message: z.string() })),
   }),
   "setup-host": z.object({
     npm: z.array(z.string()),
