@@ -18,6 +18,7 @@ import { compact } from "../util/compact.ts";
 import { hashCanonical } from "../util/canonical-json.ts";
 import { isRecord } from "../util/record.ts";
 import type { ActiveCall } from "./active-calls.ts";
+import { tasksOf } from "./adapters.ts";
 import { type CallSurface, checkKwargs, findAction } from "./call-check.ts";
 import type { BegunCall, CapabilityInstance } from "./instance.ts";
 import type { CapabilityManager } from "./manager.ts";
@@ -138,8 +139,7 @@ export class CapabilityExecutor implements Executor {
       capability: code.name,
       enabled: this.#manager.isEnabled(instanceId),
       actions: code.actions,
-      // An adapter's manifest does not name its methods: the worker will judge.
-      tasks: bound.length === 0 ? code.tasks : undefined,
+      tasks: tasksOf(code.tasks, bound),
     });
   }
 

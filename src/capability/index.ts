@@ -7,7 +7,7 @@ export type { ExecutorOptions, JobMeter } from "./executor.ts";
 export { CapabilityInstance } from "./instance.ts";
 export type { InstanceSpec } from "./instance-spec.ts";
 export { CapabilityManager } from "./manager.ts";
-export type { LoadRequest, ManagerOptions } from "./manager.ts";
+export type { LoadRequest, ManagerOptions, SecretChange, SecretEffect } from "./manager.ts";
 export type { Attempt, Many } from "./many.ts";
 export { CapabilityRegistry } from "./registry.ts";
 export type { InstanceLimits, InstanceServices } from "./services.ts";
