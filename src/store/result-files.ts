@@ -1,9 +1,9 @@
 import { existsSync } from "node:fs";
-import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { mkdir, open, readFile, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { CjmError } from "../errors/index.ts";
 import { sha256 } from "../util/canonical-json.ts";
-import { randomHex } from "../util/ids.ts";
+import { replaceFile } from "./draft-file.ts";
 import type { StoredValue } from "./records.ts";
 
 /** Longest JSON text that is kept in its row, in UTF-8 bytes. */
@@ -70,18 +70,10 @@ export class ResultFiles {
   async #write(path: string, json: string): Promise<void> {
     if (await hasSize(path, Buffer.byteLength(json))) return;
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    const draft = `${path}.${randomHex(4)}.new`;
-    {
-      await using file = await open(draft, "wx", 0o600);
-      await file.writeFile(json);
-      await file.sync();
-    }
-    await rename(draft, path);
-    // Both folders may be new: the name is durable only when each of them is.
-    for (const folder of [dirname(path), this.#folder]) {
-      await using handle = await open(folder, "r");
-      await handle.sync();
-    }
+    await replaceFile(path, json);
+    // The folder of the hash's first digits may be new too.
+    await using folder = await open(this.#folder, "r");
+    await folder.sync();
   }
 }
 
