@@ -45,6 +45,7 @@ export class LlamaCppEngine implements Engine {
   readonly #model: Shared<LoadedModel>;
   readonly #sets: ReadySets;
   readonly #embedder: Shared<LlamaEmbeddingContext>;
+  #card: Promise<ModelCard> | undefined;
   #version = "";
   #running = 0;
   #idle: PromiseWithResolvers<void> | undefined;
@@ -159,7 +160,13 @@ export class LlamaCppEngine implements Engine {
   }
 
   async card(): Promise<ModelCard> {
-    return await cardOf(this.#options.modelPath, this.#options.modelId, this.#model.now?.sha256);
+    this.#card ??= cardOf(this.#options.modelPath, this.#options.modelId);
+    try {
+      return { ...(await this.#card), sha256: this.#model.now?.sha256 ?? null };
+    } catch (error) {
+      this.#card = undefined;
+      throw error;
+    }
   }
 
   async prefetch(call: LoadCall): Promise<void> {
