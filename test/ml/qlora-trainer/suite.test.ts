@@ -1,22 +1,22 @@
 import { existsSync } from "node:fs";
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { execa } from "execa";
 import { beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { runCli, temporaryFolder } from "../../support/cli.ts";
+import {
+  dataDir,
+  installEnvironments,
+  INSTALL_MS,
+  runPytest,
+  runPython,
+} from "../support/environment.ts";
 
 const HERE = fileURLToPath(new URL(".", import.meta.url));
-const ROOT = join(HERE, "../../..");
 const COMPOSITION = "test/fixtures/qlora-trainer/composition.yaml";
-const PYTEST = "pytest==9.2.0";
+const NAME = "qlora-trainer";
 
-/** The data directory is kept for the next run: the environment takes minutes to make. */
-const KEPT = process.env["CJM_ML_DATA_DIR"] ?? join(ROOT, "node_modules/.cache/ml");
-const dataDir = join(KEPT, "host");
-
-const manifestSchema = z.object({ install: z.object({ python_path: z.string() }) });
 const doneSchema = z.object({
   status: z.string(),
   results: z.object({
@@ -33,43 +33,18 @@ const doneSchema = z.object({
   }),
 });
 
-async function installedPython(): Promise<string> {
-  const text = await readFile(join(dataDir, "manifests/qlora-trainer.json"), "utf8");
-  return manifestSchema.parse(JSON.parse(text)).install.python_path;
-}
-
-/** Runs a Python program of this folder in the environment that was installed. */
-async function python(args: readonly string[], path: readonly string[] = []): Promise<string> {
-  const { stdout } = await execa(await installedPython(), ["-W", "ignore", ...args], {
-    cwd: HERE,
-    env: { PYTHONPATH: path.join(":"), PYTHONDONTWRITEBYTECODE: "1", HF_HUB_OFFLINE: "1" },
-    all: true,
-  });
-  return stdout;
-}
-
 describe("qlora-trainer", () => {
-  beforeAll(async () => {
-    const install = await runCli(["install-all", "--capabilities", "capabilities.ml.yaml"], {
-      dataDir,
-    });
-    expect(install, install.stderr).toMatchObject({ exitCode: 0 });
-  }, 1_200_000);
+  beforeAll(installEnvironments, INSTALL_MS);
 
   test("does in its installed environment what its own tests say", async () => {
-    const packages = join(KEPT, "pytest");
-    if (!existsSync(packages)) {
-      await mkdir(KEPT, { recursive: true });
-      await python(["-m", "pip", "install", "--quiet", "--target", packages, PYTEST]);
-    }
-    const printed = await python(["-m", "pytest", "-q", "-p", "no:cacheprovider"], [packages]);
+    const printed = await runPytest(NAME, HERE);
     expect(printed).toMatch(/\d+ passed/u);
     expect(printed).not.toMatch(/failed|skipped/u);
   }, 900_000);
 
   test("plans, trains and asks under the real host", async () => {
     await using folder = await temporaryFolder();
-    await python(["make_base.py", folder.path]);
+    await runPython(NAME, ["make_base.py", folder.path], { cwd: HERE });
     const inputs = ["model=base", "data=train.jsonl", "questions=questions.jsonl"].flatMap(
       (input) => ["--set", input.replace("=", `=${folder.path}/`)],
     );
