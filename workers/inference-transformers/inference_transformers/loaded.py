@@ -67,11 +67,11 @@ class LoadedModel:
         """A run for a prompt, and how many of its tokens the context made it drop."""
         wanted = parameters.max_tokens
         # Only what a caller asked for must fit; the default takes what room there is.
-        reserved = wanted if wanted is not None else 1
-        room = self.context - reserved
-        prompt, dropped = self.prompts.fit(
-            prompt or self._empty(), room, parameters.context_overflow, wanted
-        )
+        prompt = prompt or self._empty()
+        room = self.context - (wanted or 1)
+        if wanted is None and len(prompt) > room and parameters.context_overflow == "truncate":
+            room = self.context - min(DEFAULT_MAX_TOKENS, self.context // 4)
+        prompt, dropped = self.prompts.fit(prompt, room, parameters.context_overflow, wanted)
         left = self.context - len(prompt)
         limit = wanted if wanted is not None else min(DEFAULT_MAX_TOKENS, left)
         run = TextRun(
