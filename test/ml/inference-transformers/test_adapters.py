@@ -29,7 +29,7 @@ def failure(local: Any, action: str, **given: Any) -> Dict[str, Any]:
     with pytest.raises(CallFailed) as failed:
         local.run(action, **given)
     error: Dict[str, Any] = dict(failed.value.error)
-    error["reason"] = error["message"].partition(":")[0]
+    error["reason"] = error["message"].rpartition("[")[2].rstrip("]")
     return error
 
 

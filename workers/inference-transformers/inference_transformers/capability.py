@@ -22,6 +22,7 @@ from .fields import (
     Score,
     Sha256,
     Source,
+    Status,
     Text,
     TokenCount,
     UnloadedAdapter,
@@ -225,7 +226,12 @@ class InferenceTransformers(Capability):
     unload_adapter = _as_action(unload_adapter)
 
     @action
-    def describe(self) -> ModelCard:
+    def model_info(self) -> ModelCard:
         """Says what the model's files say, without loading it."""
         engine = self._service.engine
         return engine.folder().card(engine.hashes())
+
+    @action
+    def status(self) -> Status:
+        """Says what is in memory, and how many texts are generated and wait."""
+        return self._service.status()

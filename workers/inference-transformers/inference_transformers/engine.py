@@ -6,7 +6,7 @@ import time
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import Any, Iterator, List, Literal, Optional
 
 from cjm_worker import Call, CapabilityInputError, ReleaseReply
 
@@ -40,7 +40,7 @@ class Engine:
         self._idler: Optional[threading.Thread] = None
 
     @property
-    def state(self) -> str:
+    def state(self) -> Literal["unloaded", "loading", "loaded", "asleep"]:
         if self._loading is not None:
             return "loading"
         if self._model is None:

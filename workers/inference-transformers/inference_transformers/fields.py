@@ -331,3 +331,23 @@ class ModelCard:
     context_length: Optional[int]
     chat_template: Optional[bool]
     sha256: Optional[Sha256]
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the engine holds at this moment."""
+
+    engine: str
+    engine_version: str
+    parameters: List[str]
+    release_levels: List[str]
+    state: Literal["unloaded", "loading", "loaded", "asleep"]
+    active: int
+    waiting: int
+    slots: int
+    adapters: List[str]
+    loads: int
+
+
+#: Parameters of the task, all of which are honoured.
+PARAMETER_NAMES = [item.name for item in fields(Parameters) if item.name != "context_overflow"]

@@ -4,13 +4,15 @@ import re
 import threading
 import time
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from cjm_worker import Call, CapabilityInputError
 
 from .adapters import Adapter, AdapterFinder, Applied
-from .engine import Engine
+from .engine import LEVELS, Engine
 from .fields import (
+    PARAMETER_NAMES,
     AdapterInfo,
     AdapterUse,
     AppliedAdapter,
@@ -27,6 +29,7 @@ from .fields import (
     ScoredToken,
     Sha256,
     Source,
+    Status,
     Timings,
     Usage,
 )
@@ -128,11 +131,9 @@ class Service:
     def _evidence(
         self, model: LoadedModel, effect: Optional[float], dropped: int
     ) -> Evidence:
-        import transformers
-
         return Evidence(
             engine=ENGINE,
-            engine_version=transformers.__version__,
+            engine_version=version(ENGINE),
             model=self.engine.folder().name,
             model_sha256=model.sha256,
             adapter_effect=effect,
@@ -210,6 +211,22 @@ class Service:
             return adapter.sha256, ""
         gone = model.ask(lambda: model.drop(adapter.sha256), call)
         return adapter.sha256, "" if gone else "the adapter, until the calls that use it end"
+
+    def status(self) -> Status:
+        model = self.engine.loaded
+        bank = model.runner.bank.held if model else []
+        return Status(
+            engine=ENGINE,
+            engine_version=version(ENGINE),
+            parameters=PARAMETER_NAMES,
+            release_levels=list(LEVELS),
+            state=self.engine.state,
+            active=model.runner.active if model else 0,
+            waiting=model.runner.waiting if model else 0,
+            slots=self.engine.config.parallel,
+            adapters=sorted(bank),
+            loads=self.engine.loads + (model.attached if model else 0),
+        )
 
     def list_adapters(self) -> List[AdapterInfo]:
         with self._lock:
