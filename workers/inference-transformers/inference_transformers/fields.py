@@ -18,6 +18,7 @@ from typing import (
 
 from cjm_worker import CapabilityInputError, DirRef, FileRef
 
+
 class Limits(Dict[str, Any]):
     """JSON Schema keywords of a hint; hashable, so that it may stand in a Union."""
 
@@ -165,7 +166,9 @@ def takes_parameters(method: Callable[..., Any]) -> Callable[..., Any]:
         inspect.Parameter(f.name, keyword, default=f.default, annotation=shared[f.name])
         for f in fields(Parameters)
     ]
-    run.__signature__ = inspect.Signature([own[0], *(p.replace(kind=keyword) for p in own[1:]), *flat])
+    run.__signature__ = inspect.Signature(
+        [own[0], *(p.replace(kind=keyword) for p in own[1:]), *flat]
+    )
     run.__annotations__ = {
         **{p.name: hints[p.name] for p in own[1:]},
         **{name: shared[name] for name in names},

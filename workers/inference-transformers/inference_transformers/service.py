@@ -35,6 +35,7 @@ from .fields import (
 )
 from .loaded import LoadedModel
 from .problems import TaskInputError
+from .runner import RunnerStopped
 from .runs import Ended, TextRun
 
 ENGINE = "transformers"
@@ -66,6 +67,12 @@ class Service:
         self._finder = AdapterFinder()
         self._lock = threading.Lock()
         self._named: Dict[str, Adapter] = {}
+
+    def on(self, engine: Engine) -> "Service":
+        """The same names on another engine; an adapter that does not fit its model is refused."""
+        service = Service(engine)
+        service._named.update(self._named)
+        return service
 
     def _resolve(self, uses: Optional[Sequence[AdapterUse]]) -> List[Use]:
         found: List[Use] = []
@@ -128,9 +135,7 @@ class Service:
             call.record_account("adapters_applied", {"adapters": reported(uses), "effect": effect})
         yield {"type": "done", "result": _generation(run, uses, evidence, asked_at)}
 
-    def _evidence(
-        self, model: LoadedModel, effect: Optional[float], dropped: int
-    ) -> Evidence:
+    def _evidence(self, model: LoadedModel, effect: Optional[float], dropped: int) -> Evidence:
         return Evidence(
             engine=ENGINE,
             engine_version=version(ENGINE),
@@ -209,7 +214,10 @@ class Service:
         model = self.engine.loaded
         if model is None:
             return adapter.sha256, ""
-        gone = model.ask(lambda: model.drop(adapter.sha256), call)
+        try:
+            gone = model.ask(lambda: model.drop(adapter.sha256), call)
+        except RunnerStopped:
+            gone = True
         return adapter.sha256, "" if gone else "the adapter, until the calls that use it end"
 
     def status(self) -> Status:
@@ -287,8 +295,6 @@ def _score(
     ]
     given: List[Optional[float]] = [None]
     given += [float(logprobs[place, token]) for place, token in enumerate(ids[1:])]
-    names = [
-        model.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids
-    ]
+    names = [model.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids]
     tokens = [ScoredToken(*item) for item in zip(ids, names, given)]
     return Score(tokens, following, adapters)
