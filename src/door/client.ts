@@ -1,5 +1,6 @@
 import { Pool } from "undici";
 import { z } from "zod";
+import type { SecretChange, SecretEffect } from "../capability/index.ts";
 import { CjmError, fromJobError } from "../errors/index.ts";
 import { jobErrorBodySchema } from "../protocol/index.ts";
 import type { QueueEvent } from "../queue/index.ts";
@@ -12,6 +13,7 @@ import {
   measurementsSchema,
   retainReplySchema,
   queueEventSchema,
+  secretEffectSchema,
 } from "./wire.ts";
 
 export type CompositionReply = z.output<typeof compositionReplySchema>;
@@ -78,6 +80,11 @@ export class DoorClient implements AsyncDisposable {
   async resume(id: string): Promise<boolean> {
     const reply = z.object({ resumed: z.boolean() });
     return (await this.#call("POST", "/resume", reply, { id })).resumed;
+  }
+
+  /** A secret in the store was set or deleted: journaled, and its workers are replaced. */
+  async secretChanged(change: SecretChange): Promise<SecretEffect> {
+    return await this.#call("POST", "/secret-changed", secretEffectSchema, change);
   }
 
   async reload(instanceId: string): Promise<void> {

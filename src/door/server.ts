@@ -16,6 +16,7 @@ import {
   clearProfilesSchema,
   type Measurements,
   retainRequestSchema,
+  secretChangedSchema,
   submitRequestSchema,
   targetRequestSchema,
 } from "./wire.ts";
@@ -68,7 +69,7 @@ export async function openDoor(path: string, parts: DoorParts): Promise<Door> {
 /** The door's whole HTTP surface. */
 // oxlint-disable-next-line typescript/explicit-module-boundary-types -- the inferred type is the API
 export function createDoorApp(parts: DoorParts) {
-  const { queue, manager } = parts;
+  const { queue } = parts;
   return new Hono()
     .use(bodyLimit({ maxSize: BODY_MAX_BYTES }))
     .onError((error, c) => {
@@ -115,9 +116,19 @@ export function createDoorApp(parts: DoorParts) {
       const { id } = parse(targetRequestSchema, await c.req.json());
       return c.json({ resumed: await queue.resume(id) });
     })
+    .route("/", changes(parts));
+}
+
+/** What alters more than one job. */
+function changes({ queue, manager }: Pick<DoorParts, "queue" | "manager">) {
+  return new Hono()
     .post("/profiles/clear", async (c) => {
       const { capability } = parse(clearProfilesSchema, await c.req.json());
       return c.json({ cleared: await queue.clearProfiles(capability) });
+    })
+    .post("/secret-changed", async (c) => {
+      const change = parse(secretChangedSchema, await c.req.json());
+      return c.json(await manager.secretChanged(change));
     })
     .post("/reload", async (c) => {
       const { id } = parse(targetRequestSchema, await c.req.json());

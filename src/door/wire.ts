@@ -9,6 +9,18 @@ export const targetRequestSchema = z.object({ id: z.string().min(1) });
 
 export const clearProfilesSchema = z.object({ capability: z.string().min(1).optional() });
 
+/** Tells that a secret in the store has changed; its value never crosses the door. */
+export const secretChangedSchema = z.object({
+  capability: z.string().min(1),
+  key: z.string().min(1),
+  change: z.enum(["set", "delete"]),
+  scope: z.string().min(1).optional(),
+});
+export const secretEffectSchema = z.object({
+  reloaded: z.array(z.string()),
+  failed: z.array(z.object({ id: z.string(), message: z.string() })),
+});
+
 export const jobLineSchema = z.object({
   id: z.string(),
   instance: z.string(),

@@ -12,6 +12,7 @@ import {
   endSessionProcesses,
   prepareRunFolder,
   probeCage,
+  removeRunFolder,
   runFolderPath,
   SessionNames,
 } from "../process/index.ts";
@@ -39,7 +40,7 @@ export type CapabilityRequest =
   | ({ readonly name: string } & Omit<LoadRequest, "capability">);
 
 export interface PipelineOptions {
-  /** Loaded in parallel before `createPipeline` resolves. @default none */
+  /** Loaded, four at once, before `createPipeline` resolves. @default none */
   readonly capabilities?: readonly CapabilityRequest[];
   /** Capability that measures GPUs; admission uses its numbers. @default none: GPU jobs run alone */
   readonly systemMonitor?: string;
@@ -176,6 +177,8 @@ async function openManager(
   const { dataDir, substrate } = config;
   const runFolder = runFolderPath(dataDir);
   await prepareRunFolder(runFolder);
+  // Before the lock is given back: the next host may be waiting for it.
+  stack.defer(() => removeRunFolder(runFolder));
   const sessions = new SessionNames(dataDir);
   const leftovers = await endSessionProcesses((id) => sessions.isLeftover(id));
   await journalAll(
@@ -270,10 +273,8 @@ async function loadAll(
   if (systemMonitor !== undefined && !requests.some((one) => one.capability === systemMonitor)) {
     requests.push({ strict, capability: systemMonitor });
   }
-  const loads = await Promise.allSettled(requests.map((request) => manager.load(request)));
-  const causes = loads.flatMap((load): unknown[] =>
-    load.status === "rejected" ? [load.reason] : [],
-  );
+  const loads = await manager.loadAll(requests, { failFast: false });
+  const causes = loads.flatMap(({ error }) => (error === undefined ? [] : [error]));
   if (causes.length === 0) return;
   const list = causes.map((cause) => (cause instanceof Error ? cause.message : String(cause)));
   throw new AggregateError(causes, `Capabilities could not be loaded: ${list.join("; ")}`);

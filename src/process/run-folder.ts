@@ -1,3 +1,4 @@
+import { realpathSync } from "node:fs";
 import { lstat, mkdir, readdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { CjmError } from "../errors/index.ts";
@@ -8,7 +9,16 @@ const SOCKET_PATH_MAX_BYTES = 103;
 
 /** What tells one data directory's host and workers from another's: 16 hex characters. */
 export function dataDirIdentity(dataDir: string): string {
-  return sha256(resolve(dataDir)).slice("sha256:".length, "sha256:".length + 16);
+  return sha256(realPath(resolve(dataDir))).slice("sha256:".length, "sha256:".length + 16);
+}
+
+/** One folder has one identity, whatever links lead to it: its lock is one too. */
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path;
+  }
 }
 
 /** Where the sockets of a data directory's host live; the folder may not exist yet. */
@@ -39,6 +49,11 @@ export async function prepareRunFolder(folder: string): Promise<void> {
   for (const name of await readdir(folder)) {
     await rm(join(folder, name), { recursive: true, force: true });
   }
+}
+
+/** Takes the run folder away with all that is in it. Call it only while holding the host lock. */
+export async function removeRunFolder(folder: string): Promise<void> {
+  await rm(folder, { recursive: true, force: true });
 }
 
 /** @throws {CjmError} `FILE_INVALID` naming the path if it is too long for a Unix socket. */

@@ -136,7 +136,7 @@ export class RunLoop {
 
   /** Puts a new job into the unit and lets the scheduler decide about it. */
   add(entry: JobEntry, unit: Unit): void {
-    unit.write({ op: "job.insert", job: toNewJob(entry) });
+    unit.insertJob(toNewJob(entry));
     unit.jobEvent(entry, "job_submitted", {
       action: entry.spec.target.action ?? null,
       kwarg_names: Object.keys(entry.spec.kwargs).sort(),

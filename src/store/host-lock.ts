@@ -5,7 +5,7 @@ import BetterSqlite3 from "better-sqlite3";
 import { z } from "zod";
 import { CjmError } from "../errors/index.ts";
 import { randomHex } from "../util/ids.ts";
-import { isBusy } from "./sqlite-fault.ts";
+import { isBusy, nameDamage } from "./sqlite-fault.ts";
 
 const LOCK_FILE = "host.lock";
 const INFO_FILE = "host.json";
@@ -42,7 +42,7 @@ export async function acquireHostLock(dataDir: string, info: HostInfo): Promise<
     sqlite.exec("BEGIN EXCLUSIVE");
   } catch (error) {
     sqlite.close();
-    if (!isBusy(error)) throw error;
+    if (!isBusy(error)) throw nameDamage(error, join(dataDir, LOCK_FILE));
     throw await lockedError(dataDir, error);
   }
   try {

@@ -23,7 +23,7 @@ import { currentCall, withCall } from "./current-call.ts";
 import { beat } from "./heartbeat.ts";
 import { createLogger } from "./logger.ts";
 import { ProgressReports } from "./progress.ts";
-import { RunningCall } from "./running-call.ts";
+import { type OnLeft, RunningCall } from "./running-call.ts";
 
 export interface RuntimeOptions {
   /** Where frames go. @default nowhere */
@@ -95,12 +95,12 @@ export class WorkerRuntime {
   }
 
   /**
-   * Begins a call; `connection` is the life of the host's request. The caller ends it with
+   * Begins a call, which is over if the host leaves. The caller ends it with
    * {@link WorkerRuntime.end}.
    *
    * @throws {CjmError} `CAPABILITY_NOT_LOADED` before `/initialize`.
    */
-  begin(envelope: Envelope, connection: AbortSignal): RunningCall {
+  begin(envelope: Envelope, onLeft: OnLeft): RunningCall {
     if (this.config === undefined) {
       throw new CjmError("CAPABILITY_NOT_LOADED", `${this.capability.name} is not initialized`);
     }
@@ -116,11 +116,9 @@ export class WorkerRuntime {
       },
       envelope,
     );
-    const left = (): void => {
+    onLeft(() => {
       call.abort(new CjmError("CAPABILITY_CANCELLED", "the host closed the connection"));
-    };
-    if (connection.aborted) left();
-    else connection.addEventListener("abort", left, { once: true });
+    });
     this.#calls.add(call);
     return call;
   }

@@ -73,7 +73,7 @@ const EFFECTS: Readonly<Record<ParameterName, (site: Site) => Promise<void>>> = 
   },
   async stop({ greedy }) {
     const { text } = await greedy();
-    const stop = [...text].slice(5, 8).join("");
+    const stop = Array.from(text).slice(5, 8).join("");
     const stopped = await greedy({ stop: [stop, "\u0000never"] });
     expect(stopped).toMatchObject({ finish_reason: "stop_sequence", stop_sequence: stop });
     expect(stopped.text).toBe(text.slice(0, text.indexOf(stop)));

@@ -12,7 +12,7 @@ export interface Site extends AsyncDisposable {
   readonly folder: string;
   readonly client: TextClient;
   readonly model: string;
-  status(): Promise<z.output<typeof statusOutputSchema>>;
+  readonly status: () => Promise<z.output<typeof statusOutputSchema>>;
 }
 
 export async function openSite(
