@@ -63,6 +63,7 @@ export class OllamaDialect implements Dialect {
     facts: ServerFacts,
     call: EngineCall,
   ): AsyncGenerator<Piece, Outcome, void> {
+    const modelSha256 = await this.#models.sha256(facts.model, call.signal);
     const top = request.parameters.logprobs;
     const seed = seedOf(request.parameters);
     const { path, body } = this.#request(request, seed, facts);
@@ -77,7 +78,6 @@ export class OllamaDialect implements Dialect {
     if (last === undefined) {
       throw failure("engine_crashed", "The server's stream ended before its answer did");
     }
-    const modelSha256 = await this.#models.sha256(facts.model, call.signal);
     const { usage, finish } = endOf(last);
     return {
       finish,
