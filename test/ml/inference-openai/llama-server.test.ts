@@ -11,6 +11,7 @@ import { makeSite, serve, type Served, type Site } from "./site.ts";
 const PROMPT = "hello world, this is";
 /** Tokens of a stream that is not over when somebody ends it. */
 const LONG = 4000;
+const KEY = "the key of this test's server";
 const NEVER = new AbortController().signal;
 
 let site: Site;
@@ -26,6 +27,7 @@ let url = "";
 
 beforeAll(async () => {
   site = await makeSite();
+  process.env["INFERENCE_SERVER_API_KEY"] = KEY;
   const port = 20_000 + (process.pid % 20_000);
   url = `http://127.0.0.1:${port}`;
   const command = site.command.map((part) => part.replace("{port}", String(port)));
@@ -43,6 +45,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   for (const served of [generic, parallel, embedded, native]) await served[Symbol.asyncDispose]();
+  delete process.env["INFERENCE_SERVER_API_KEY"];
   site.remove();
 });
 
@@ -83,6 +86,11 @@ describe("the real llama-server", () => {
     console.log(
       `adapter effects ${one.evidence.adapter_effect} and ${both.evidence.adapter_effect}`,
     );
+  });
+
+  test("answers nobody without the key that it was given", async () => {
+    const response = await fetch(`${url}/completion`, { method: "POST", body: "{}" });
+    expect(response.status).toBe(401);
   });
 
   test("keeps eight concurrent streams apart", async () => {
@@ -180,7 +188,7 @@ function serverPid(): number {
 
 function openControl(): ServerConnection & AsyncDisposable {
   const config = openAiConfigSchema.parse({ server: "llama-server", base_url: url });
-  const connection = new ServerConnection(config, { log: () => undefined });
+  const connection = new ServerConnection(config, { log: () => undefined, apiKey: KEY });
   return Object.assign(connection, { [Symbol.asyncDispose]: () => connection.close() });
 }
 

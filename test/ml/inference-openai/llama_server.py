@@ -12,6 +12,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 port, model, *adapters = sys.argv[1:]
 params = xllamacpp.CommonParams()
 params.model.path = model
+params.api_keys = [os.environ["LLAMA_API_KEY"]]
 params.port = int(port)
 params.n_ctx = 8192
 params.n_parallel = 2
