@@ -90,7 +90,7 @@ describe("the OpenAI client", () => {
   test("that leaves a stream frees its slot", async () => {
     const stream = await client.chat.completions.create({
       ...GREEDY,
-      max_tokens: 400,
+      max_completion_tokens: 400,
       stream: true,
     });
     for await (const chunk of stream) if (chunk.choices[0]?.delta.content !== "") break;
