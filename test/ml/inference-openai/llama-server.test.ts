@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openAiConfigSchema } from "../../../workers/inference/openai/config.ts";
 import { ServerConnection } from "../../../workers/inference/openai/connection.ts";
@@ -180,10 +180,8 @@ describe("the real server's end", () => {
   });
 });
 
-/** The server's process, by the model that it was started with. */
 function serverPid(): number {
-  const found = execFileSync("pgrep", ["-f", site.model], { encoding: "utf8" });
-  return Number(found.split("\n")[0]);
+  return Number(readFileSync(`${site.model}.pid`, "utf8"));
 }
 
 function openControl(): ServerConnection & AsyncDisposable {
