@@ -304,7 +304,7 @@ declare class ChunkChannel {
 }
 
 // store/diagnostics-records.ts
-type ChunkFilter = Omit<RecordFilter, "jobId" | "level">;
+type ChunkFilter = Pick<RecordFilter, "workerSessionId" | "afterSeq" | "limit" | "descending">;
 
 // config/schema.ts
 type CjmConfig = z.output<typeof cjmConfigSchema>;
@@ -485,6 +485,7 @@ declare class DiagnosticsStore implements AsyncDisposable {
 interface DiagnosticsStoreOptions {
     readonly redact?: (text: string) => string;
     readonly capacity?: number;
+    readonly capacityCharacters?: number;
     readonly now?: () => Date;
 }
 
@@ -1365,6 +1366,9 @@ interface ReadyWorker {
 // store/diagnostics-records.ts
 interface RecordFilter {
     readonly jobId?: string | undefined;
+    readonly loggerName?: string | undefined;
+    readonly sinceTs?: string | undefined;
+    readonly untilTs?: string | undefined;
     readonly workerSessionId?: string | undefined;
     readonly level?: string | undefined;
     readonly afterSeq?: number | undefined;

@@ -1,3 +1,4 @@
+export { RESOURCES_LOGGER } from "./diagnostics-records.ts";
 export { DiagnosticsReader } from "./diagnostics-reader.ts";
 export type {
   ChunkFilter,
