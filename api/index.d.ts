@@ -313,7 +313,7 @@ declare class ChunkChannel {
 }
 
 // store/diagnostics-records.ts
-type ChunkFilter = Omit<RecordFilter, "jobId" | "level">;
+type ChunkFilter = Pick<RecordFilter, "workerSessionId" | "afterSeq" | "limit" | "descending">;
 
 // config/schema.ts
 type CjmConfig = z.output<typeof cjmConfigSchema>;
@@ -1375,6 +1375,9 @@ interface ReadyWorker {
 // store/diagnostics-records.ts
 interface RecordFilter {
     readonly jobId?: string | undefined;
+    readonly loggerName?: string | undefined;
+    readonly sinceTs?: string | undefined;
+    readonly untilTs?: string | undefined;
     readonly workerSessionId?: string | undefined;
     readonly level?: string | undefined;
     readonly afterSeq?: number | undefined;
