@@ -2,6 +2,7 @@
 //   Bindings
 //   BoundAction
 //   BoundCall
+//   BoundMember
 //   CapabilityBindings
 //   CapabilityRequest
 //   CjmError
@@ -159,6 +160,9 @@ interface BoundAdapter {
 // host/bindings.ts
 interface BoundCall<Result = unknown, Chunk = unknown> extends PromiseLike<Result>, AsyncIterable<Chunk> {
 }
+
+// host/bindings.ts
+type BoundMember = BoundAction & Readonly<Record<string, BoundAction>>;
 
 // protocol/manifest.ts
 declare const CAGES: readonly ["pidns", "cgroup", "group"];
@@ -485,6 +489,7 @@ declare class DiagnosticsStore implements AsyncDisposable {
 interface DiagnosticsStoreOptions {
     readonly redact?: (text: string) => string;
     readonly capacity?: number;
+    readonly capacityCharacters?: number;
     readonly now?: () => Date;
 }
 
@@ -1479,6 +1484,7 @@ declare class ResultFiles {
     constructor(dataDir: string);
     inline(value: unknown): StoredValue | undefined;
     store(value: unknown): Promise<StoredValue>;
+    show(stored: StoredValue): Promise<unknown>;
     load(stored: StoredValue): Promise<unknown>;
     remove(hash: string): Promise<void>;
     path(hash: string): string;
@@ -1663,6 +1669,7 @@ interface StoreReads {
     getInstanceConfig(instanceId: string): Promise<InstanceConfigRecord | undefined>;
     listInstanceConfigs(): Promise<readonly InstanceConfigRecord[]>;
     cacheEntry(key: string): Promise<CacheEntry | undefined>;
+    namedHashes(endedSince: Date | null): Promise<ReadonlySet<string>>;
 }
 
 // store/port.ts
@@ -1759,7 +1766,7 @@ interface SubmitOptions extends RunContext, CallTarget {
 }
 
 // host/bindings.ts
-type UntypedBindings = Readonly<Record<string, Readonly<Record<string, BoundAction>>>>;
+type UntypedBindings = Readonly<Record<string, Readonly<Record<string, BoundMember>>>>;
 
 // capability/channel.ts
 interface WorkerCall {
