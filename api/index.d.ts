@@ -153,6 +153,7 @@ interface BoundAdapter {
     readonly name: string;
     readonly task: string;
     readonly spec: string;
+    readonly methods: readonly string[] | undefined;
 }
 
 // host/bindings.ts
@@ -263,6 +264,7 @@ declare class CapabilityManager implements AsyncDisposable {
     unload(instanceId: string): Promise<boolean>;
     unloadAll(instanceIds?: readonly string[], options?: Many): Promise<readonly Attempt<string, boolean>[]>;
     reload(instanceId: string): Promise<void>;
+    secretChanged({ capability, key, change, scope }: SecretChange): Promise<SecretEffect>;
     updateConfig(instanceId: string, changes: Readonly<Record<string, unknown>>): Promise<void>;
     getConfigOptions(instanceId: string): Promise<Readonly<Record<string, unknown>>>;
     enable(instanceId: string): Promise<void>;
@@ -1581,6 +1583,23 @@ interface SchedulerState {
     readonly host: Host;
 }
 
+// capability/manager.ts
+interface SecretChange {
+    readonly capability: string;
+    readonly key: string;
+    readonly change: "set" | "delete";
+    readonly scope?: string | undefined;
+}
+
+// capability/manager.ts
+interface SecretEffect {
+    readonly reloaded: readonly string[];
+    readonly failed: readonly {
+        readonly id: string;
+        readonly message: string;
+    }[];
+}
+
 // process/session.ts
 declare class SessionNames {
     #private;
@@ -1771,6 +1790,7 @@ interface WorkerExit {
     readonly signal: NodeJS.Signals | null;
     readonly bye: number | null;
     readonly isEndedByHost: boolean;
+    readonly oomKills: number;
 }
 
 // protocol/frames.ts
@@ -1830,6 +1850,7 @@ declare const adapterManifestSchema: z.ZodObject<{
     task_name: z.ZodString;
     module: z.ZodString;
     class: z.ZodString;
+    methods: z.ZodOptional<z.ZodArray<z.ZodString>>;
     required_tool_protocol: z.ZodDefault<z.ZodString>;
     protocol_members: z.ZodPrefault<z.ZodObject<{
         methods: z.ZodDefault<z.ZodArray<z.ZodObject<{

@@ -124,10 +124,11 @@ export async function callHook(
 export async function recordDeath(
   { sessionId }: Pick<ReadyWorker, "sessionId">,
   log: InstanceLog,
-  { code, signal }: WorkerExit,
+  { code, signal, oomKills }: WorkerExit,
   phase: string,
 ): Promise<void> {
-  await log.journalDeath(sessionId, { phase, returncode: code, signal });
+  const evidence = { phase, returncode: code, signal, oom_kills: oomKills };
+  await log.journalDeath(sessionId, evidence);
 }
 
 function refusal({ definition }: InstanceSpec, path: string, { detail }: StatusReply): string {

@@ -19,7 +19,7 @@ const takesValue = ({ required, optional }: Option): boolean => required || opti
 
 /** Choices of a command's first argument that are words and not files. */
 function wordsOf(command: Command): readonly string[] {
-  return command.name() === "completion" ? SHELLS : [];
+  return command.registeredArguments[0]?.argChoices ?? [];
 }
 
 function bash(program: Command): string {
@@ -73,7 +73,7 @@ function zsh(program: Command): string {
   );
   const cases = program.commands.map((command) => {
     const words = wordsOf(command);
-    const rest = words.length === 0 ? `'*:file:_files'` : `'1:shell:(${words.join(" ")})'`;
+    const rest = words.length === 0 ? `'*:file:_files'` : `'1:word:(${words.join(" ")})'`;
     const lines = [...optionsOf(command).map(zshOption), rest];
     return `    ${command.name()}) _arguments -s ${lines.join(" ")} ;;`;
   });

@@ -146,8 +146,56 @@ const finished = z.object({
   results: z.record(z.string(), z.unknown()),
 });
 
+const storedAdapter = z.object({
+  id: z.string(),
+  version: z.int(),
+  task_type: z.string(),
+  base_model_id: z.string(),
+  rank: z.int(),
+  created_at: z.string(),
+  file_hash: z.string(),
+  file_path: z.string(),
+  file_size_bytes: z.int(),
+  files: z.array(z.object({ name: z.string(), size: z.int(), sha256: z.string() })),
+  source: z.string(),
+  method: nullableText,
+  session_id: nullableText,
+  agent_id: nullableText,
+  parent_ids: z.array(z.string()),
+  generation: z.int(),
+  training_task_hash: nullableText,
+  pass_rate: z.number().nullable(),
+  fitness_score: z.number().nullable(),
+  is_archived: z.boolean(),
+  level: z.string(),
+  domain: nullableText,
+});
+/** By what is looked at: list, show, lineage, verify. */
+const adapters = z.union([
+  z.object({ adapters: z.array(storedAdapter) }),
+  z.object({
+    adapter: storedAdapter,
+    decisions: z.array(
+      z.object({
+        ts: z.string(),
+        kind: z.string(),
+        reason: z.string(),
+        evidence: z.record(z.string(), z.unknown()),
+        job_id: nullableText,
+      }),
+    ),
+  }),
+  z.object({ id: z.string(), parents: z.record(z.string(), z.array(z.string())) }),
+  z.object({
+    ok: z.boolean(),
+    verified: z.array(z.object({ id: z.string(), ok: z.boolean(), detail: nullableText })),
+  }),
+]);
+export type AdaptersOutput = z.output<typeof adapters>;
+
 /** By command; one that prints lines has the schema of a line. */
 export const JSON_OUTPUTS = {
+  adapters,
   cancel: z.object({ id: z.string(), cancelled: z.boolean() }),
   doctor,
   "generate-adapter-manifest": z.object({
@@ -203,6 +251,10 @@ export const JSON_OUTPUTS = {
     max_total_mb: z.number().nullable(),
     records_deleted: z.int(),
     chunks_deleted: z.int(),
+    results_max_age_days: z.number().nullable(),
+    results_max_total_mb: z.number().nullable(),
+    results_deleted: z.int(),
+    result_bytes_deleted: z.int(),
   }),
   run: finished,
   "set-secret": z.looseObject({
@@ -210,6 +262,7 @@ export const JSON_OUTPUTS = {
     key: z.string(),
     changed: z.boolean(),
     reloaded: z.array(z.string()),
+    failed: z.array(z.object({ id: z.string(), message: z.string() })),
   }),
   "setup-host": z.object({
     npm: z.array(z.string()),

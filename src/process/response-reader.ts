@@ -12,7 +12,7 @@ const FIRST_CAPACITY = 16 * 1024;
  * It is copied into one buffer: a worker that sends it byte by byte would otherwise make the host
  * keep an object, and the memory it is a part of, for each of them.
  */
-class PendingJson {
+export class PendingJson {
   #scanner = new BodyScanner();
   #buffer = Buffer.alloc(0);
   #length = 0;

@@ -11,6 +11,7 @@ import {
 import { randomHex } from "../util/ids.ts";
 import { within } from "../util/wait.ts";
 import { cagedCommand } from "./cage.ts";
+import { cgroupPlace, WorkerCgroup } from "./cgroup.ts";
 import { ControlStream } from "./control-stream.ts";
 import { awaitHealth } from "./foreign-worker.ts";
 import { OutputPump, type OutputStream } from "./output-pump.ts";
@@ -46,6 +47,8 @@ export interface WorkerExit {
   /** The code of its `bye`, if it ended by itself and said so. */
   readonly bye: number | null;
   readonly isEndedByHost: boolean;
+  /** How many of its processes the kernel killed for memory; counted in a `cgroup` cage only. */
+  readonly oomKills: number;
 }
 
 interface Child {
@@ -53,6 +56,7 @@ interface Child {
   readonly stdout: Readable;
   readonly stderr: Readable;
   readonly control: Duplex;
+  readonly cgroup: WorkerCgroup | undefined;
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
 }
 
@@ -161,7 +165,8 @@ class RunningWorker {
     this.exited = child.exited.then(async ({ code, signal }) => {
       await Promise.all(pumps.map((pump) => pump.drain()));
       control.close();
-      const ending = { bye: this.#bye, isEndedByHost: this.#isEndedByHost };
+      const oomKills = child.cgroup?.oomKills() ?? 0;
+      const ending = { bye: this.#bye, isEndedByHost: this.#isEndedByHost, oomKills };
       this.exit = Object.assign(ending, asSignal(code, signal));
       return this.exit;
     });
@@ -224,16 +229,20 @@ class RunningWorker {
   }
 
   /**
-   * A PID namespace is emptied by the kernel; elsewhere whoever left the group is looked for: by
-   * descent, which a cleared environment does not hide, and by the session's mark, which a parent
-   * that ended does not.
+   * A PID namespace is emptied by the kernel; elsewhere whoever got away is looked for: by descent,
+   * which a cleared environment does not hide, and by the session's mark, which a parent that ended
+   * does not.
    */
   async #swept(tree: readonly ProcessIdentity[]): Promise<WorkerExit> {
-    if (this.spec.cage === "group") {
+    const { cgroup } = this.child;
+    await cgroup?.kill();
+    if (this.spec.cage !== "pidns") {
       for (const member of tree) killExactly(member);
       await endSessionProcesses((sessionId) => sessionId === this.spec.sessionId);
     }
-    return await this.exited;
+    const exit = await this.exited;
+    await cgroup?.remove();
+    return exit;
   }
 
   #keepTail(line: string): void {
@@ -285,7 +294,9 @@ export function describeExit(exit: Pick<WorkerExit, "code" | "signal">): string 
 }
 
 async function spawn(spec: WorkerSpec): Promise<Child> {
-  const [file = "", ...args] = cagedCommand(spec.cage, spec.command);
+  const cgroup = spec.cage === "cgroup" ? await makeCgroup(spec) : undefined;
+  const command = cgroup?.command(spec.command) ?? cagedCommand(spec.cage, spec.command);
+  const [file = "", ...args] = command;
   const subprocess = execa(file, args, {
     cwd: spec.cwd,
     env: { ...spec.env, [SESSION_VARIABLE]: spec.sessionId, CJM_CONTROL_FD: String(CONTROL_FD) },
@@ -304,13 +315,23 @@ async function spawn(spec: WorkerSpec): Promise<Child> {
   const control = node.stdio[CONTROL_FD];
   if (subprocess.pid === undefined || !(control instanceof Duplex)) {
     const { shortMessage } = await subprocess;
+    await cgroup?.remove();
     throw new CjmError(
       "CAPABILITY_NOT_INSTALLED",
       `Worker of "${spec.capability}" cannot be started: ${shortMessage ?? file}`,
     );
   }
   const { pid, stdout, stderr } = subprocess;
-  return { pid, stdout, stderr, control, exited };
+  return { pid, stdout, stderr, control, cgroup, exited };
+}
+
+async function makeCgroup({ capability, sessionId }: WorkerSpec): Promise<WorkerCgroup> {
+  const search = await cgroupPlace();
+  if ("place" in search) return await WorkerCgroup.create(search.place, sessionId);
+  throw new CjmError(
+    "CAPABILITY_NOT_INSTALLED",
+    `Worker of "${capability}" cannot get a control group: ${search.reason}`,
+  );
 }
 
 /** A worker must not send its host, and the token, to a socket of somebody else. */

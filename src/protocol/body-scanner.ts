@@ -10,6 +10,8 @@ const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const COMMA = 0x2c;
 const SPACE = 0x20;
+/** What is looked at byte by byte before the rest of a string is searched, which pays for long ones. */
+const LOOK_BYTES = 64;
 
 /** Bytes that neither open, close, separate nor quote: inside a number or a word, or between two. */
 const IS_PLAIN = Uint8Array.from({ length: 256 }, (_, byte) =>
@@ -58,20 +60,19 @@ export class BodyScanner {
 
   #skipString(chunk: Uint8Array, from: number): number {
     let index = from;
-    if (this.#escaped) {
-      this.#escaped = false;
-      index += 1;
-    }
-    for (; index < chunk.length; index += 1) {
-      const byte = chunk[index];
-      if (byte === QUOTE) {
-        this.#inString = false;
-        return index + 1;
+    while (index < chunk.length) {
+      const looked = Math.min(chunk.length, index + LOOK_BYTES);
+      for (; index < looked; index += 1) {
+        const byte = chunk[index];
+        if (this.#escaped) this.#escaped = false;
+        else if (byte === BACKSLASH) this.#escaped = true;
+        else if (byte === QUOTE) {
+          this.#inString = false;
+          return index + 1;
+        }
       }
-      // The next byte is skipped; it may be the first of the next chunk.
-      if (byte === BACKSLASH) index += 1;
+      if (!this.#escaped) index = nextMark(chunk, index);
     }
-    this.#escaped = index > chunk.length;
     return chunk.length;
   }
 
@@ -93,4 +94,13 @@ export class BodyScanner {
     }
     return this.#inString ? index + 1 : skipPlain(chunk, index + 1);
   }
+}
+
+/** Where the next quote or backslash stands, or the end. */
+function nextMark(chunk: Uint8Array, from: number): number {
+  const quote = chunk.indexOf(QUOTE, from);
+  const end = quote === -1 ? chunk.length : quote;
+  // No further than the quote: a backslash beyond it may be megabytes away, string after string.
+  const escape = chunk.subarray(from, end).indexOf(BACKSLASH);
+  return escape === -1 ? end : from + escape;
 }

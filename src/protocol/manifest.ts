@@ -135,6 +135,8 @@ export const adapterManifestSchema = z.looseObject({
   task_name: z.string(),
   module: z.string(),
   class: z.string(),
+  /** Names of the methods the adapter offers; absent where whoever described it did not say. */
+  methods: z.array(z.string()).optional(),
   required_tool_protocol: z.string().default(""),
   protocol_members: z
     .object({

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { mkdir, open, readFile, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { CjmError } from "../errors/index.ts";
@@ -32,6 +33,13 @@ export class ResultFiles {
     const hash = sha256(json);
     await this.#write(this.path(hash), json);
     return { kind: "file", hash };
+  }
+
+  /** As {@link load}; of a body that retention has removed, only a tag with its hash. */
+  async show(stored: StoredValue): Promise<unknown> {
+    if (stored.kind === "inline" || existsSync(this.path(stored.hash)))
+      return await this.load(stored);
+    return { __wire__: "result.removed", data: { sha256: stored.hash } };
   }
 
   /** @throws {CjmError} `DATABASE_CORRUPT` if the file is missing or is not what was stored. */

@@ -1,4 +1,5 @@
 import type { Group } from "../frame.ts";
+import { addAdapterCommands } from "./adapters.ts";
 import { addAuthorCommands } from "./author.ts";
 import { addEnvironmentCommands } from "./environments.ts";
 import { addLookCommands } from "./look.ts";
@@ -13,6 +14,7 @@ export const GROUPS: readonly Group[] = [
   addManifestCommands,
   addRunCommands,
   addLookCommands,
+  addAdapterCommands,
   addAuthorCommands,
   addSecretCommands,
   addShellCommands,

@@ -1,3 +1,5 @@
+import { Argument } from "commander";
+import { SHELLS, type Shell } from "../completion-script.ts";
 import type { Frame } from "../frame.ts";
 
 /** What makes a shell know the command line. */
@@ -7,8 +9,8 @@ export function addShellCommands({ command, finish, program }: Frame): void {
     example: "completion bash > ~/.local/share/bash-completion/completions/cjm-ctl",
     heading: "Shell:",
   })
-    .argument("<shell>", "bash, zsh or fish")
-    .action(async (shell: string) => {
+    .addArgument(new Argument("<shell>", "bash, zsh or fish").choices(SHELLS))
+    .action(async (shell: Shell) => {
       const { completionCommand } = await import("../commands/completion.ts");
       await finish(completionCommand(shell, program));
     });

@@ -1,9 +1,8 @@
 import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
 import { Folder, makeCall, merge } from "../../integration/adapter-merger/support.ts";
+import { installEnvironments, INSTALL_MS, pythonOf } from "../support/environment.ts";
 
 const SCRIPT = fileURLToPath(new URL("peft_check.py", import.meta.url));
 const WEIGHTS: Readonly<Record<string, number>> = { a: 0.7, b: -0.4, c: 1.1 };
@@ -16,22 +15,13 @@ const METHODS = [
   "ties_svd",
   "magnitude_prune_svd",
 ];
-const REQUIREMENTS = ["torch==2.13.0", "peft==0.21.0", "numpy"];
 
-/**
- * A Python with the real peft: the one that `CJM_ML_PYTHON` names, or an environment made here and
- * kept under node_modules for the next run.
- */
-function python(): string {
+/** A Python with the real peft: the one that `CJM_ML_PYTHON` names, or the trainer's. */
+async function python(): Promise<string> {
   const named = process.env["CJM_ML_PYTHON"];
   if (named !== undefined) return named;
-  const folder = fileURLToPath(new URL("../../../node_modules/.cache/peft-venv", import.meta.url));
-  const made = join(folder, "bin", "python");
-  if (existsSync(join(folder, "complete"))) return made;
-  execFileSync("python3", ["-m", "venv", "--clear", folder], { stdio: "inherit" });
-  execFileSync(made, ["-m", "pip", "install", "--quiet", ...REQUIREMENTS], { stdio: "inherit" });
-  execFileSync("touch", [join(folder, "complete")]);
-  return made;
+  await installEnvironments();
+  return pythonOf("qlora-trainer");
 }
 
 interface Loaded {
@@ -53,11 +43,11 @@ describe("the real peft", () => {
       env: { ...process.env, PYTHONWARNINGS: "ignore", HF_HUB_OFFLINE: "1" },
     });
 
-  beforeAll(() => {
-    interpreter = python();
+  beforeAll(async () => {
+    interpreter = await python();
     run("make", folder.path);
     return () => folder[Symbol.dispose]();
-  }, 1_200_000);
+  }, INSTALL_MS);
 
   interface Wish {
     readonly names: readonly string[];

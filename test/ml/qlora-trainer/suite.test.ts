@@ -1,28 +1,31 @@
 import { existsSync } from "node:fs";
-import { mkdir, readFile } from "node:fs/promises";
+import { glob, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { execa } from "execa";
 import { beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
-import { runCli, temporaryFolder } from "../../support/cli.ts";
+import { runCli, startCli, temporaryFolder } from "../../support/cli.ts";
+import {
+  dataDir,
+  installEnvironments,
+  INSTALL_MS,
+  runPytest,
+  runPython,
+} from "../support/environment.ts";
 
 const HERE = fileURLToPath(new URL(".", import.meta.url));
-const ROOT = join(HERE, "../../..");
+const NAME = "qlora-trainer";
+
 const COMPOSITION = "test/fixtures/qlora-trainer/composition.yaml";
-const PYTEST = "pytest==9.2.0";
 
-/** The data directory is kept for the next run: the environment takes minutes to make. */
-const KEPT = process.env["CJM_ML_DATA_DIR"] ?? join(ROOT, "node_modules/.cache/ml");
-const dataDir = join(KEPT, "host");
-
-const manifestSchema = z.object({ install: z.object({ python_path: z.string() }) });
 const doneSchema = z.object({
   status: z.string(),
   results: z.object({
     plan: z.object({ steps: z.number(), supervised_tokens: z.number() }),
     train: z.object({
       steps: z.number(),
+      steps_executed: z.number(),
+      resumed_from_step: z.number().nullable(),
       first_loss: z.number(),
       final_loss: z.number(),
       weights_sha256: z.string(),
@@ -32,57 +35,65 @@ const doneSchema = z.object({
     answers: z.object({ rows: z.number(), exact_match: z.number() }),
   }),
 });
+type Results = z.output<typeof doneSchema>["results"];
 
-async function installedPython(): Promise<string> {
-  const text = await readFile(join(dataDir, "manifests/qlora-trainer.json"), "utf8");
-  return manifestSchema.parse(JSON.parse(text)).install.python_path;
+/** A folder with a tiny base model and rows to learn, and the inputs that name them. */
+async function withInputs(): Promise<
+  AsyncDisposable & { readonly path: string; readonly set: readonly string[] }
+> {
+  const folder = await temporaryFolder();
+  await runPython(NAME, ["make_base.py", folder.path], { cwd: HERE });
+  const set = ["model=base", "data=train.jsonl", "questions=questions.jsonl"].flatMap((input) => [
+    "--set",
+    input.replace("=", `=${folder.path}/`),
+  ]);
+  return { ...folder, set };
 }
 
-/** Runs a Python program of this folder in the environment that was installed. */
-async function python(args: readonly string[], path: readonly string[] = []): Promise<string> {
-  const { stdout } = await execa(await installedPython(), ["-W", "ignore", ...args], {
-    cwd: HERE,
-    env: { PYTHONPATH: path.join(":"), PYTHONDONTWRITEBYTECODE: "1", HF_HUB_OFFLINE: "1" },
-    all: true,
-  });
-  return stdout;
+function resultsOf(stdout: string): Results {
+  const { status, results } = doneSchema.parse(JSON.parse(stdout));
+  expect(status).toBe("completed");
+  return results;
 }
+
+const checkpoints = (): Promise<string[]> => Array.fromAsync(glob(`${dataDir}/**/runs/*/step-*`));
 
 describe("qlora-trainer", () => {
-  beforeAll(async () => {
-    const install = await runCli(["install-all", "--capabilities", "capabilities.ml.yaml"], {
-      dataDir,
-    });
-    expect(install, install.stderr).toMatchObject({ exitCode: 0 });
-  }, 1_200_000);
+  beforeAll(installEnvironments, INSTALL_MS);
 
   test("does in its installed environment what its own tests say", async () => {
-    const packages = join(KEPT, "pytest");
-    if (!existsSync(packages)) {
-      await mkdir(KEPT, { recursive: true });
-      await python(["-m", "pip", "install", "--quiet", "--target", packages, PYTEST]);
-    }
-    const printed = await python(["-m", "pytest", "-q", "-p", "no:cacheprovider"], [packages]);
+    const printed = await runPytest(NAME, HERE);
     expect(printed).toMatch(/\d+ passed/u);
     expect(printed).not.toMatch(/failed|skipped/u);
   }, 900_000);
 
-  test("plans, trains and asks under the real host", async () => {
-    await using folder = await temporaryFolder();
-    await python(["make_base.py", folder.path]);
-    const inputs = ["model=base", "data=train.jsonl", "questions=questions.jsonl"].flatMap(
-      (input) => ["--set", input.replace("=", `=${folder.path}/`)],
-    );
-    const run = await runCli(["run", COMPOSITION, "--json", ...inputs], { dataDir });
+  test("plans, trains and asks under the real host; killed in the middle, it resumes to the bit", async () => {
+    await using inputs = await withInputs();
+    const run = await runCli(["run", COMPOSITION, "--json", ...inputs.set], { dataDir });
     expect(run.exitCode, run.stderr).toBe(0);
-    const done = doneSchema.parse(JSON.parse(run.stdout));
-    const { plan, train, answers } = done.results;
-    expect(done.status).toBe("completed");
-    expect(train.steps).toBe(plan.steps);
-    expect(train.final_loss).toBeLessThan(train.first_loss / 4);
-    expect(answers.exact_match).toBeGreaterThanOrEqual(0.5);
-    const metrics = (await readFile(train.metrics.data.path, "utf8")).trim().split("\n");
-    expect(metrics).toHaveLength(train.steps);
-    expect(existsSync(join(train.adapter.data.path, "adapter_config.json"))).toBe(true);
+    const whole = resultsOf(run.stdout);
+    expect(whole.train.steps).toBe(whole.plan.steps);
+    expect(whole.train.final_loss).toBeLessThan(whole.train.first_loss / 4);
+    expect(whole.answers.exact_match).toBeGreaterThanOrEqual(0.5);
+    const metrics = (await readFile(whole.train.metrics.data.path, "utf8")).trim().split("\n");
+    expect(metrics).toHaveLength(whole.train.steps);
+    expect(existsSync(join(whole.train.adapter.data.path, "adapter_config.json"))).toBe(true);
+
+    const before = new Set(await checkpoints());
+    const killed = startCli(["run", COMPOSITION, "--json", ...inputs.set], { dataDir });
+    await expect
+      .poll(async () => (await checkpoints()).some((path) => !before.has(path)), {
+        timeout: 120_000,
+      })
+      .toBe(true);
+    killed.kill("SIGKILL");
+    expect((await killed).signal).toBe("SIGKILL");
+
+    const resumed = await runCli(["resume", "--json"], { dataDir });
+    expect(resumed.exitCode, resumed.stderr).toBe(0);
+    const { train } = resultsOf(resumed.stdout);
+    expect(train.resumed_from_step).toBeGreaterThan(0);
+    expect(train.steps_executed).toBeLessThan(whole.train.steps);
+    expect(train.weights_sha256).toBe(whole.train.weights_sha256);
   }, 300_000);
 });

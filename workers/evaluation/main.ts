@@ -1,0 +1,4 @@
+import { serve } from "cjm-substrate/worker";
+import { capability } from "./capability.ts";
+
+await serve(capability);

@@ -1,0 +1,1 @@
+"""Text generation with transformers and peft: many adapters on one base, batched."""
