@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { killExactly, probeCage } from "../../../src/process/index.ts";
 import { startCli, temporaryFolder } from "../../support/cli.ts";
-import { CHAOS_SEED, quantile, report, shareOfTime } from "../support/long-form.ts";
+import { CHAOS_SEED, isMachineOurs, quantile, report, shareOfTime } from "../support/long-form.ts";
 import { below, pick, randomFrom } from "../support/random.ts";
 import { emptied, Nest } from "./nest.ts";
 
@@ -44,8 +44,9 @@ describe(`orphans, seed ${CHAOS_SEED}`, () => {
       expect(await nest.marked(), moment).toEqual([]);
     }
     const [p50, p99, max] = [0.5, 0.99, 1].map((q) => quantile(goneMs, q));
-    report("orphans", { kills: goneMs.length, byMoment, p50, p99, max });
-    expect(p99).toBeLessThanOrEqual(P99_MS);
+    const isJudged = isMachineOurs();
+    report("orphans", { kills: goneMs.length, byMoment, p50, p99, max, isJudged });
+    if (isJudged) expect(p99).toBeLessThanOrEqual(P99_MS);
   });
 
   test("install-all killed at random leaves no process", async () => {
