@@ -485,6 +485,7 @@ declare class DiagnosticsStore implements AsyncDisposable {
 interface DiagnosticsStoreOptions {
     readonly redact?: (text: string) => string;
     readonly capacity?: number;
+    readonly capacityCharacters?: number;
     readonly now?: () => Date;
 }
 
@@ -1479,6 +1480,7 @@ declare class ResultFiles {
     constructor(dataDir: string);
     inline(value: unknown): StoredValue | undefined;
     store(value: unknown): Promise<StoredValue>;
+    show(stored: StoredValue): Promise<unknown>;
     load(stored: StoredValue): Promise<unknown>;
     remove(hash: string): Promise<void>;
     path(hash: string): string;
@@ -1663,6 +1665,7 @@ interface StoreReads {
     getInstanceConfig(instanceId: string): Promise<InstanceConfigRecord | undefined>;
     listInstanceConfigs(): Promise<readonly InstanceConfigRecord[]>;
     cacheEntry(key: string): Promise<CacheEntry | undefined>;
+    namedHashes(endedSince: Date | null): Promise<ReadonlySet<string>>;
 }
 
 // store/port.ts

@@ -18,6 +18,8 @@ const KINDS = [
 ];
 const MOMENTS = ["ready", "mid-spawn", "mid-evict", "worker", "child"] as const;
 
+/** How often the next host is started too, to see what it leaves: it takes as long as the kill. */
+const NEXT_HOSTS = 0.2;
 /** The longest that anybody lives on, for nearly all kills. */
 const P99_MS = 250;
 
@@ -37,9 +39,11 @@ describe(`orphans, seed ${CHAOS_SEED}`, () => {
         isStubborn: random() < 0.3,
       });
       goneMs.push(...(await killAt(nest, moment, random)));
-      await using next = nest.start("stop");
-      await next.until("stopped");
-      expect(await nest.leftovers(), moment).toEqual([]);
+      if (random() < NEXT_HOSTS) {
+        await using next = nest.start("stop");
+        await next.until("stopped");
+        expect(await nest.leftovers(), moment).toEqual([]);
+      }
       expect((await nest.cages()).every((cage) => cage === "pidns")).toBe(true);
       expect(await nest.marked(), moment).toEqual([]);
     }
