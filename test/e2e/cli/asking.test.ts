@@ -104,7 +104,7 @@ async function liveHost() {
   return { host, pipe, id: job?.composition_id ?? "" };
 }
 
-describe("questions about what ran", () => {
+describe("questions about what ran", { timeout: 120_000 }, () => {
   test("are answered without a host; run --force takes nothing from the cache", async () => {
     const first = await run("once.yaml");
     expect(await hits(await run("once.yaml"))).toBe(1);
