@@ -52,13 +52,13 @@ async function makeBase(dataDir: string): Promise<string> {
   return stdout.trimEnd().split("\n").at(-1) ?? "";
 }
 
-const given = process.argv.slice(2);
-const install = await run(
-  process.execPath,
-  [CTL, "install-all", "--capabilities", join(PACKAGE, "capabilities.ml.yaml")],
-  true,
-);
-if (install.code === 0) {
+/** Makes the environments of a capabilities file; false if that fails. */
+async function install(file: string): Promise<boolean> {
+  const words = [CTL, "install-all", "--capabilities", join(PACKAGE, file)];
+  return (await run(process.execPath, words, true)).code === 0;
+}
+
+async function factory(given: readonly string[]): Promise<number> {
   const dataDir = resolve(process.env["CJM_DATA_DIR"] ?? ".cjm");
   const hasModel = given.some((word) => word.startsWith("model="));
   const inputs = {
@@ -67,9 +67,15 @@ if (install.code === 0) {
     ...(hasModel ? {} : { model: await makeBase(dataDir) }),
   };
   const settings = Object.entries(inputs).flatMap(([name, value]) => ["--set", `${name}=${value}`]);
-  const { code } = await ctl("run", join(HERE, "composition.yaml"), ...settings, ...given);
-  process.exitCode = code;
+  return (await ctl("run", join(HERE, "composition.yaml"), ...settings, ...given)).code;
+}
+
+const given = process.argv.slice(2);
+if (!(await install("capabilities.yaml"))) {
+  process.exitCode = 1;
+} else if (await install("capabilities.ml.yaml")) {
+  process.exitCode = await factory(given);
 } else {
-  console.error("PyTorch's environments could not be made; this is the demo that needs none.");
-  process.exitCode = (await ctl("run", GRADE, ...given)).code;
+  console.error("The environments with PyTorch could not be made; this is the demo without them.");
+  process.exitCode = (await ctl("run", join(PACKAGE, GRADE), ...given)).code;
 }

@@ -1,4 +1,5 @@
-"""Draws the result of the factory. Its input is {"scores", "trained", "merges", "promoted"}."""
+"""Draws the result of the factory. Its input is {"scores", "trained", "merges",
+"evaluated", "promoted"}."""
 
 import json
 import sys
@@ -28,18 +29,18 @@ tasks = {family["family"]: family["tasks"] for family in scores[0]["families"]}
 held_out = " and ".join(f"{count} of {family}" for family, count in tasks.items())
 print(f"asked {held_out}, {scores[0]['samples'] // sum(tasks.values())} answers each\n")
 
-print(f"{'candidate':24}{'numbers':>9}{'lists':>9}{'mean':>9}{f'pass@{most}':>9}")
+print(f"{'candidate':24}{'numbers':>9}{'lists':>9}{'mean':>9}" + (f"{f'pass@{most}':>9}" if most > 1 else ""))
 for scored in scores:
     families = {item["family"]: item for item in scored["families"]}
     name = methods.get(scored["id"])
     name = scored["id"] if name is None else f"{name} of both"
     cells = [pass_at(families[family], 1) for family in FAMILIES]
-    cells += [pass_at(scored, 1), pass_at(scored, most)]
+    cells += [pass_at(scored, k) for k in sorted({1, most})]
     mark = "  promoted" if scored["id"] in promoted else ""
     print(f"{name:24}" + "".join(f"{cell:>9}" for cell in cells) + mark)
 
 best = max(scores, key=lambda scored: scored["pass_rate"])
-print(f"\nnumbers, lists and mean are pass@1. ", end="")
+print("\nnumbers, lists and mean are pass@1. ", end="")
 if best["id"] in promoted:
     print(f"The registry keeps {best['id']}, the best, for both.")
 else:
