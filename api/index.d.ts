@@ -2,6 +2,7 @@
 //   Bindings
 //   BoundAction
 //   BoundCall
+//   BoundTasks
 //   CapabilityBindings
 //   CapabilityRequest
 //   CjmError
@@ -153,11 +154,20 @@ interface BoundAdapter {
     readonly name: string;
     readonly task: string;
     readonly spec: string;
+    readonly methods: readonly string[] | undefined;
 }
 
 // host/bindings.ts
 interface BoundCall<Result = unknown, Chunk = unknown> extends PromiseLike<Result>, AsyncIterable<Chunk> {
 }
+
+// host/bindings.ts
+type BoundInstance = Readonly<Record<string, BoundAction>> & {
+    readonly tasks: BoundTasks;
+};
+
+// host/bindings.ts
+type BoundTasks = Readonly<Record<string, Readonly<Record<string, BoundAction>>>>;
 
 // protocol/manifest.ts
 declare const CAGES: readonly ["pidns", "cgroup", "group"];
@@ -263,6 +273,7 @@ declare class CapabilityManager implements AsyncDisposable {
     unload(instanceId: string): Promise<boolean>;
     unloadAll(instanceIds?: readonly string[], options?: Many): Promise<readonly Attempt<string, boolean>[]>;
     reload(instanceId: string): Promise<void>;
+    secretChanged({ capability, key, change, scope }: SecretChange): Promise<SecretEffect>;
     updateConfig(instanceId: string, changes: Readonly<Record<string, unknown>>): Promise<void>;
     getConfigOptions(instanceId: string): Promise<Readonly<Record<string, unknown>>>;
     enable(instanceId: string): Promise<void>;
@@ -302,7 +313,7 @@ declare class ChunkChannel {
 }
 
 // store/diagnostics-records.ts
-type ChunkFilter = Omit<RecordFilter, "jobId" | "level">;
+type ChunkFilter = Pick<RecordFilter, "workerSessionId" | "afterSeq" | "limit" | "descending">;
 
 // config/schema.ts
 type CjmConfig = z.output<typeof cjmConfigSchema>;
@@ -483,6 +494,7 @@ declare class DiagnosticsStore implements AsyncDisposable {
 interface DiagnosticsStoreOptions {
     readonly redact?: (text: string) => string;
     readonly capacity?: number;
+    readonly capacityCharacters?: number;
     readonly now?: () => Date;
 }
 
@@ -1363,6 +1375,9 @@ interface ReadyWorker {
 // store/diagnostics-records.ts
 interface RecordFilter {
     readonly jobId?: string | undefined;
+    readonly loggerName?: string | undefined;
+    readonly sinceTs?: string | undefined;
+    readonly untilTs?: string | undefined;
     readonly workerSessionId?: string | undefined;
     readonly level?: string | undefined;
     readonly afterSeq?: number | undefined;
@@ -1581,6 +1596,23 @@ interface SchedulerState {
     readonly host: Host;
 }
 
+// capability/manager.ts
+interface SecretChange {
+    readonly capability: string;
+    readonly key: string;
+    readonly change: "set" | "delete";
+    readonly scope?: string | undefined;
+}
+
+// capability/manager.ts
+interface SecretEffect {
+    readonly reloaded: readonly string[];
+    readonly failed: readonly {
+        readonly id: string;
+        readonly message: string;
+    }[];
+}
+
 // process/session.ts
 declare class SessionNames {
     #private;
@@ -1740,7 +1772,7 @@ interface SubmitOptions extends RunContext, CallTarget {
 }
 
 // host/bindings.ts
-type UntypedBindings = Readonly<Record<string, Readonly<Record<string, BoundAction>>>>;
+type UntypedBindings = Readonly<Record<string, BoundInstance>>;
 
 // capability/channel.ts
 interface WorkerCall {
@@ -1771,6 +1803,7 @@ interface WorkerExit {
     readonly signal: NodeJS.Signals | null;
     readonly bye: number | null;
     readonly isEndedByHost: boolean;
+    readonly oomKills: number;
 }
 
 // protocol/frames.ts
@@ -1830,6 +1863,7 @@ declare const adapterManifestSchema: z.ZodObject<{
     task_name: z.ZodString;
     module: z.ZodString;
     class: z.ZodString;
+    methods: z.ZodOptional<z.ZodArray<z.ZodString>>;
     required_tool_protocol: z.ZodDefault<z.ZodString>;
     protocol_members: z.ZodPrefault<z.ZodObject<{
         methods: z.ZodDefault<z.ZodArray<z.ZodObject<{

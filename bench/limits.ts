@@ -7,8 +7,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import BetterSqlite3, { type Statement } from "better-sqlite3";
 import { openJournalDatabase, type StorePort, type StoreWrite } from "../src/store/index.ts";
+import { type Cost, costOf } from "./report.ts";
 
-type Commits = (readonly StoreWrite[])[][];
+export type Commits = (readonly StoreWrite[])[][];
 type Value = string | number | null;
 
 interface Bare {
@@ -40,12 +41,6 @@ export function recordUnits(store: StorePort, into: Commits): StorePort {
   });
 }
 
-/** Seconds on the clock and of processor time. */
-export interface Cost {
-  readonly seconds: number;
-  readonly cpu: number;
-}
-
 /** What the same rows and commits cost without the product. */
 export async function replay(commits: Commits): Promise<Cost> {
   const folder = await mkdtemp(join(tmpdir(), "cjm-limit-"));
@@ -68,20 +63,27 @@ export async function replay(commits: Commits): Promise<Cost> {
   };
   try {
     // Made beforehand: a limit does not think about its rows.
-    const bare = commits.map((units) => units.flat().map(bareOf));
-    const cpu = process.cpuUsage();
-    const start = performance.now();
-    for (const rows of bare) {
-      begin.run();
-      for (const row of rows) run(row);
-      commit.run();
-    }
-    const { user, system } = process.cpuUsage(cpu);
-    return { seconds: (performance.now() - start) / 1_000, cpu: (user + system) / 1e6 };
+    const bare = commits.map((units) => latestOnly(units.flat()).map(bareOf));
+    return await costOf(() => {
+      for (const rows of bare) {
+        begin.run();
+        for (const row of rows) run(row);
+        commit.run();
+      }
+    });
   } finally {
     sqlite.close();
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** Of a profile that is written several times in one commit, the store writes the last. */
+function latestOnly(writes: readonly StoreWrite[]): readonly StoreWrite[] {
+  const last = new Map<string, StoreWrite>();
+  for (const write of writes) if (write.op === "profile.put") last.set(write.profile.key, write);
+  return writes.filter(
+    (write) => write.op !== "profile.put" || last.get(write.profile.key) === write,
+  );
 }
 
 const TABLES = {

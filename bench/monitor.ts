@@ -19,7 +19,7 @@ import { monotonicClock } from "../src/telemetry/clock.ts";
 import { InstanceTracker } from "../src/telemetry/instance-tracker.ts";
 import { ProcReader } from "../src/telemetry/process-reader.ts";
 import { Monitor } from "../workers/gpu-monitor/monitor.ts";
-import { NvmlSource } from "../workers/gpu-monitor/sources/nvml.ts";
+import { NvmlDriver } from "../workers/gpu-monitor/sources/nvml-driver.ts";
 import { ScriptedSource } from "../workers/gpu-monitor/sources/scripted.ts";
 import { scriptSchema } from "../workers/gpu-monitor/sources/script-schema.ts";
 
@@ -131,7 +131,7 @@ async function benchNvml(where: string, pid: number): Promise<void> {
     add(`GPU-${gpu}`, "GPU", 2n ** 36n);
     for (let count = 0; count < 4; count += 1) hold(gpu, 0, pid, 2n ** 30n);
   }
-  const opened = await NvmlSource.open(path);
+  const opened = await NvmlDriver.open(path);
   if (typeof opened === "string") throw new Error(opened);
   await using monitor = new Monitor(opened, process.pid);
   await measure("monitor: NVML of 8 GPUs, 32 holders (stub library)", () => monitor.sample());

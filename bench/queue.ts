@@ -1,154 +1,107 @@
 /**
- * The queue against the limit of this machine: no-op jobs with full durability.
+ * The queue against the limit of this machine and against the original: durable no-op jobs.
  *
- *     node bench/queue.ts [jobs] [chain|fan|jobs|latency|pending|all]
+ *     npm run bench -- queue [--count 10000] [--rounds 3] [--row jobs|latency|chain|fan|pending|memory]
  */
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { execFileSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { composition, ref } from "../src/composition/index.ts";
-import { JobQueue, ProfileBook } from "../src/queue/index.ts";
-import {
-  openJournalDatabase,
-  ResultFiles,
-  type StorePort,
-  type StoreWrite,
-} from "../src/store/index.ts";
-import { type Cost, recordUnits, replay } from "./limits.ts";
-import { AMPLE, NoOpExecutor } from "./no-op-executor.ts";
+import type { JobQueue } from "../src/queue/index.ts";
+import { type Commits, recordUnits, replay } from "./limits.ts";
+import { runOriginal } from "./original.ts";
+import { openQueueHost, type QueueHost } from "./queue-host.ts";
+import { type Cost, costOf, type Numbers, quantile, Report } from "./report.ts";
 
-const COUNT = Number(process.argv[2] ?? 10_000);
-const WHAT = process.argv[3] ?? "all";
-const LANES = Number(process.env["LANES"] ?? 16);
+const { values } = parseArgs({
+  options: {
+    count: { type: "string", default: "10000" },
+    rounds: { type: "string", default: "3" },
+    row: { type: "string", default: "all" },
+  },
+});
+const count = Number(values.count);
+const rounds = Number(values.rounds);
+/** In flight at once, as from a caller with a bounded number of requests. */
+const WAVE = 256;
+const RATE = { "per second": "more", "µs processor": "less" } as const;
+using report = new Report();
 
-interface Host extends AsyncDisposable {
-  readonly queue: JobQueue;
-  readonly executor: NoOpExecutor;
-  readonly store: StorePort;
+function rate(cost: Cost): Numbers {
+  return { "per second": count / cost.seconds, "µs processor": (cost.cpu / count) * 1e6 };
 }
 
-async function open(wrap: (store: StorePort) => StorePort = (store) => store): Promise<Host> {
-  const folder = await mkdtemp(join(tmpdir(), "cjm-bench-"));
-  const database = await openJournalDatabase(join(folder, "journal.db"));
-  const executor = new NoOpExecutor(LANES);
-  const queue = new JobQueue({
-    store: wrap(database),
-    results: new ResultFiles(folder),
-    executor,
-    probe: AMPLE,
-    profiles: new ProfileBook([]),
-    scheduler: { maxLanes: LANES },
-    cancelTimeoutMs: 3_000,
-    history: 1_000,
-    maxRetries: 1,
-  });
-  queue.start();
-  // A first run alone is the measurement of all that follow.
-  await (await queue.submit("noop")).result();
-  return {
-    queue,
-    executor,
-    store: database,
-    async [Symbol.asyncDispose]() {
-      await queue.stop(1_000);
-      await database[Symbol.asyncDispose]();
-      await rm(folder, { recursive: true, force: true });
-    },
-  };
-}
-
-/** Seconds on the clock, and of processor time: the latter is what counts on a machine in use. */
-async function timed(work: () => Promise<unknown>): Promise<Cost> {
-  const cpu = process.cpuUsage();
-  const start = performance.now();
-  await work();
-  const seconds = (performance.now() - start) / 1_000;
-  const { user, system } = process.cpuUsage(cpu);
-  return { seconds, cpu: (user + system) / 1e6 };
-}
-
-function ratio(limit: Cost, ours: Cost): string {
-  const share = (a: number, b: number): string => (a / b).toFixed(2);
-  return `ratio ${share(limit.seconds, ours.seconds)} by clock, ${share(limit.cpu, ours.cpu)} by processor time`;
-}
-
-async function submitMany(queue: JobQueue, count: number): Promise<void> {
-  // In waves, as a caller with a bounded number of requests in flight.
-  const wave = 256;
-  for (let done = 0; done < count; done += wave) {
-    const size = Math.min(wave, count - done);
+async function submitMany(queue: JobQueue, total: number): Promise<void> {
+  for (let done = 0; done < total; done += WAVE) {
+    const size = Math.min(WAVE, total - done);
     const jobs = Array.from({ length: size }, (_, n) => queue.submit("noop", { n: done + n }));
     await Promise.all((await Promise.all(jobs)).map((job) => job.ended()));
   }
 }
 
+/** What the work writes, in its commits. */
+async function recorded(work: (host: QueueHost) => Promise<void>): Promise<Commits> {
+  const commits: Commits = [];
+  await using host = await openQueueHost((store) => recordUnits(store, commits));
+  await work(host);
+  return commits;
+}
+
 async function jobs(): Promise<void> {
-  const units: (readonly StoreWrite[])[][] = [];
-  {
-    await using host = await open((store) => recordUnits(store, units));
-    await submitMany(host.queue, COUNT);
-  }
-  let ours: Cost;
-  {
-    await using host = await open();
-    await submitMany(host.queue, COUNT / 10);
-    ours = await timed(() => submitMany(host.queue, COUNT));
-  }
-  const limit = await replay(units);
-  const rate = (cost: Cost): string => (COUNT / cost.seconds).toFixed(0);
-  console.log(
-    `no-op jobs   ${rate(ours)}/s, limit ${rate(limit)}/s, ${ratio(limit, ours)}, ${units.length} commits`,
+  const commits = await recorded(({ queue }) => submitMany(queue, count));
+  report.note("jobs, commits", commits.length);
+  await report.compare(
+    {
+      row: "no-op jobs",
+      rounds,
+      metrics: RATE,
+      goals: { limit: { "per second": 0.6 }, original: { "per second": 20 } },
+    },
+    {
+      ours: async () => {
+        await using host = await openQueueHost();
+        await submitMany(host.queue, count / 10);
+        return rate(await costOf(() => submitMany(host.queue, count)));
+      },
+      limit: async () => rate(await replay(commits)),
+      original: async () => {
+        const { queue_jobs_per_s: perSecond = Number.NaN } = await runOriginal(300);
+        return { "per second": perSecond };
+      },
+    },
   );
 }
 
 async function latency(): Promise<void> {
-  await using host = await open();
-  const times: number[] = [];
-  for (let n = 0; n < 500; n += 1) {
-    const start = performance.now();
-    await (await host.queue.submit("noop", { n })).result();
-    times.push(performance.now() - start);
-  }
-  times.sort((a, b) => a - b);
-  const at = (share: number): string => (times[Math.floor(times.length * share)] ?? 0).toFixed(2);
-  console.log(`latency      p50 ${at(0.5)} ms, p95 ${at(0.95)} ms, p99 ${at(0.99)} ms`);
-}
-
-async function pending(): Promise<void> {
-  for (const depth of [100, 10_000, 100_000]) {
-    await using host = await open();
-    const gate = Promise.withResolvers<void>();
-    host.executor.gate = gate.promise;
-    const wait: Promise<unknown>[] = [];
-    for (let n = 0; n < depth; n += 1) {
-      wait.push(host.queue.submit("noop", { n }));
-      if (wait.length % 1_000 === 0) await Promise.all(wait.slice(-1_000));
+  const times = async ({ queue }: QueueHost): Promise<number[]> => {
+    const taken: number[] = [];
+    for (let n = 0; n < 500; n += 1) {
+      const start = performance.now();
+      await (await queue.submit("noop", { n })).result();
+      taken.push(performance.now() - start);
     }
-    await Promise.all(wait);
-    const probe = 2_000;
-    const submit = await timed(() =>
-      Promise.all(Array.from({ length: probe }, (_, n) => host.queue.submit("noop", { n }))),
-    );
-    const before = host.queue.getStats().completed;
-    host.executor.gate = null;
-    gate.resolve();
-    const done = await timed(async () => {
-      while (host.queue.getStats().completed < before + probe) {
-        await new Promise<void>((resolve) => {
-          setImmediate(resolve);
-        });
-      }
-    });
-    const cost = ({ cpu }: Cost): string => ((cpu / probe) * 1e6).toFixed(0);
-    console.log(
-      `pending ${depth}: submit ${cost(submit)} µs, dispatch to end ${cost(done)} µs of processor time`,
-    );
-  }
+    return taken;
+  };
+  const commits = await recorded(async (host) => {
+    await times(host);
+  });
+  await report.compare(
+    { row: "one job, idle", rounds, metrics: { "ms p50": "less", "ms p95": "less" } },
+    {
+      ours: async () => {
+        await using host = await openQueueHost();
+        const taken = await times(host);
+        return { "ms p50": quantile(taken, 0.5), "ms p95": quantile(taken, 0.95) };
+      },
+      // Its rows are in two commits, one after the other.
+      limit: async () => ({ "ms p50": ((await replay(commits)).seconds / 500) * 1_000 }),
+    },
+  );
 }
 
 async function graph(kind: "chain" | "fan"): Promise<void> {
   const nodes = Object.fromEntries(
-    Array.from({ length: COUNT }, (_, n) => [
+    Array.from({ length: count }, (_, n) => [
       `n${n}`,
       {
         capability: "noop",
@@ -156,34 +109,109 @@ async function graph(kind: "chain" | "fan"): Promise<void> {
       },
     ]),
   );
-  const units: (readonly StoreWrite[])[][] = [];
-  const run = async ({ queue }: Host): Promise<void> => {
+  const run = async ({ queue }: QueueHost): Promise<void> => {
     await (await queue.submitComposition(composition(nodes))).result();
   };
-  let ours: Cost;
-  const before = process.memoryUsage.rss();
-  let peak = before;
-  {
-    await using host = await open();
-    const timer = setInterval(() => {
-      peak = Math.max(peak, process.memoryUsage.rss());
-    }, 50);
-    ours = await timed(() => run(host));
-    clearInterval(timer);
-  }
-  {
-    await using host = await open((store) => recordUnits(store, units));
-    await run(host);
-  }
-  const limit = await replay(units);
-  const rate = (cost: Cost): string => (COUNT / cost.seconds).toFixed(0);
-  console.log(
-    `${kind.padEnd(12)} ${rate(ours)} nodes/s, limit ${rate(limit)}/s, ${ratio(limit, ours)}, ${units.length} commits, RSS +${((peak - before) / 2 ** 20).toFixed(0)} MiB`,
+  const commits = await recorded(run);
+  report.note(`${kind}, commits`, commits.length);
+  await report.compare(
+    {
+      row: kind,
+      rounds,
+      metrics: RATE,
+      goals: kind === "chain" ? { limit: { "per second": 0.7 } } : {},
+    },
+    {
+      ours: async () => {
+        await using host = await openQueueHost();
+        return rate(await costOf(() => run(host)));
+      },
+      limit: async () => rate(await replay(commits)),
+      ...(kind === "chain" && {
+        original: async () => {
+          const { chain_nodes_per_s: perSecond = Number.NaN } = await runOriginal(20);
+          return { "per second": perSecond };
+        },
+      }),
+    },
   );
 }
 
-if (WHAT === "jobs" || WHAT === "all") await jobs();
-if (WHAT === "latency" || WHAT === "all") await latency();
-if (WHAT === "chain" || WHAT === "all") await graph("chain");
-if (WHAT === "fan" || WHAT === "all") await graph("fan");
-if (WHAT === "pending" || WHAT === "all") await pending();
+/** In a process of its own: what this one has done before would hide the growth. */
+async function memory(): Promise<void> {
+  const script = fileURLToPath(new URL("memory.ts", import.meta.url));
+  const grown =
+    (...options: string[]) =>
+    async (): Promise<Numbers> => {
+      const args = [...options, "-C", "@cjm/source", script, String(count)];
+      const { growth, live } = JSON.parse(
+        execFileSync(process.execPath, args, { encoding: "utf8" }),
+      ) as { growth: number; live: number };
+      return await Promise.resolve({ "MiB RSS growth": growth, "MiB live heap": live });
+    };
+  await report.compare(
+    {
+      row: "fan, memory",
+      rounds,
+      metrics: { "MiB RSS growth": "less", "MiB live heap": "less" },
+    },
+    { "as it is": grown(), "nursery of 16 MiB": grown("--max-semi-space-size=16") },
+  );
+}
+
+const PROBES = 2_000;
+
+/** What a submit and a job cost when so many wait already; by processor time. */
+async function atDepth(depth: number): Promise<Numbers> {
+  await using host = await openQueueHost();
+  const { queue, executor } = host;
+  const gate = Promise.withResolvers<void>();
+  executor.gate = gate.promise;
+  for (let made = 0; made < depth; made += 1_000) {
+    const size = Math.min(1_000, depth - made);
+    await Promise.all(Array.from({ length: size }, (_, n) => queue.submit("noop", { n })));
+  }
+  const submit = await costOf(() =>
+    Promise.all(Array.from({ length: PROBES }, (_, n) => queue.submit("noop", { n }))),
+  );
+  const before = queue.getStats().completed;
+  executor.gate = null;
+  gate.resolve();
+  const dispatch = await costOf(async () => {
+    while (queue.getStats().completed < before + PROBES) {
+      await new Promise<void>((resolve) => {
+        setImmediate(resolve);
+      });
+    }
+  });
+  return {
+    "µs a submit": (submit.cpu / PROBES) * 1e6,
+    "µs a dispatch": (dispatch.cpu / PROBES) * 1e6,
+  };
+}
+
+async function pending(): Promise<void> {
+  // The first of a process pays for its compilation.
+  await atDepth(100);
+  await report.compare(
+    {
+      row: "pending",
+      rounds,
+      metrics: { "µs a submit": "less", "µs a dispatch": "less" },
+      goals: { "at 100": { "µs a submit": 1 / 1.5, "µs a dispatch": 1 / 1.5 } },
+    },
+    { "at 100,000": () => atDepth(100_000), "at 100": () => atDepth(100) },
+  );
+}
+
+const rows = {
+  jobs,
+  latency,
+  chain: () => graph("chain"),
+  fan: () => graph("fan"),
+  memory,
+  pending,
+};
+for (const [name, run] of Object.entries(rows)) {
+  if (values.row === "all" || values.row === name) await run();
+}

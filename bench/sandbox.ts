@@ -39,6 +39,22 @@ const cpuMs = (): [number, number] => {
   return [ticks(11) * 10, ticks(13) * 10];
 };
 
+/** Namespaces and a root of its own, without limits, filter, change of user or result. */
+const BARE_BUBBLEWRAP = [
+  [
+    "--unshare-all",
+    "--die-with-parent",
+    "--ro-bind",
+    "/usr",
+    "/usr",
+    "--symlink",
+    "usr/bin",
+    "/bin",
+  ],
+  ["--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--proc", "/proc"],
+  ["--dev", "/dev", "--tmpfs", "/tmp", "true"],
+].flat();
+
 const row = (name: string, values: readonly number[]): string =>
   `${name.padEnd(34)} p50 ${percentile(values, 0.5).toFixed(1).padStart(7)} ms   p95 ${percentile(
     values,
@@ -66,9 +82,11 @@ for (const { name, usable } of workbench.probes) {
   for (let warm = 0; warm < 5; warm += 1) await jail("true");
   const plain: number[] = [];
   const jailed: number[] = [];
+  const bare: number[] = [];
   for (let pair = 0; pair < pairs; pair += 1) {
     plain.push(await timed(() => run("true")));
     jailed.push(await timed(() => jail("true")));
+    bare.push(await timed(() => run("bwrap", BARE_BUBBLEWRAP).catch(() => undefined)));
   }
   const overhead = jailed.map((value, index) => value - (plain[index] ?? 0));
   const memory = workbench.cgroups.parent === null ? "sampled" : "cgroup";
@@ -76,6 +94,7 @@ for (const { name, usable } of workbench.probes) {
   console.log(row("plain true", plain));
   console.log(row("true in a jail", jailed));
   console.log(row("difference of each pair", overhead));
+  console.log(row("true in a bare bubblewrap", bare));
 
   const start = performance.now();
   const before = cpuMs();

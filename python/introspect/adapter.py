@@ -34,6 +34,11 @@ def signature_of(function):
     return {"signature": str(signature), "params": params}
 
 
+def methods_of(adapter_class):
+    members = ((name, inspect.getattr_static(adapter_class, name)) for name in dir(adapter_class))
+    return [name for name, member in members if name[0] != "_" and inspect.isfunction(member)]
+
+
 def config_schema(adapter_class):
     try:
         getter = getattr(adapter_class(), "get_config_schema", None)
@@ -60,6 +65,7 @@ def describe(target):
         "task_name": task_name,
         "module": module_name,
         "class": class_name,
+        "methods": methods_of(adapter_class),
         "required_tool_protocol": f"{protocol.__module__}.{protocol.__qualname__}",
         "protocol_members": members_of(protocol),
         "config_schema": config_schema(adapter_class),

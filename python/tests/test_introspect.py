@@ -88,6 +88,7 @@ def test_an_adapter_is_described(tmp_path: Path) -> None:
     assert manifest["unit"] == "adapter" and manifest["task_name"] == "shout"
     assert manifest["name"] == "thing.Shout"
     assert [m["name"] for m in manifest["protocol_members"]["methods"]] == ["run"]
+    assert "run" not in manifest["methods"] and manifest["methods"] == sorted(manifest["methods"])
 
 
 @pytest.mark.parametrize(

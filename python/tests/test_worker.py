@@ -217,7 +217,7 @@ def test_a_stream_is_a_list_in_a_test() -> None:
 @pytest.mark.parametrize("body", [b"\xff", b"{", b'{"a": NaN}', b'"\\ud800', b"[1]", b"1 2"])
 def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
     worker = LocalWorker(Bare).worker
-    from cjm_worker.worker import Request
+    from cjm_worker.messages import Request
 
     response = worker.handle(Request("POST", "/execute", {}, body))
     assert response.status == 400
@@ -225,7 +225,7 @@ def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
 
 def test_a_number_of_many_digits_costs_no_time() -> None:
     digits = "9" * 1_000_000
-    from cjm_worker.worker import Request
+    from cjm_worker.messages import Request
 
     class Any_(Bare):
         @action(default=True)
@@ -251,7 +251,7 @@ def test_a_result_that_has_no_json_form_is_the_tools_mistake() -> None:
 
 def test_text_with_half_a_character_survives() -> None:
     body = b'{"kwargs": {"text": "a\\ud800b"}}'
-    from cjm_worker.worker import Request
+    from cjm_worker.messages import Request
 
     response = LocalWorker(Bare).worker.handle(Request("POST", "/execute", {}, body))
     assert response.body == b'"a\\ud800b"'

@@ -1,6 +1,8 @@
 import type { WorkerFrame } from "../protocol/index.ts";
 import type { ExecutionEvents } from "../queue/executor.ts";
 
+const MAX_UNITS = 100;
+
 /** What a running call has reported so far. */
 export interface ActiveCall {
   readonly events: ExecutionEvents;
@@ -64,10 +66,13 @@ export class ActiveCalls {
   }
 }
 
-/** Units are summed and never interpreted. */
+/** Units are summed and never interpreted; a call has at most 100 of them, and finite ones. */
 export function addUsage(call: ActiveCall, units: Readonly<Record<string, number>>): void {
   for (const [unit, amount] of Object.entries(units)) {
-    call.usage[unit] = (call.usage[unit] ?? 0) + amount;
+    const known = Object.hasOwn(call.usage, unit);
+    if (!known && Object.keys(call.usage).length >= MAX_UNITS) continue;
+    const sum = (known ? (call.usage[unit] ?? 0) : 0) + amount;
+    if (Number.isFinite(sum) && unit !== "__proto__") call.usage[unit] = sum;
   }
 }
 

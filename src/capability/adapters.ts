@@ -22,6 +22,8 @@ export interface BoundAdapter {
   readonly task: string;
   /** `module:Class`, importable in the tool's environment. */
   readonly spec: string;
+  /** What it offers; undefined where its manifest does not say. */
+  readonly methods: readonly string[] | undefined;
 }
 
 type Members = AdapterManifest["protocol_members"];
@@ -113,5 +115,23 @@ export function selectAdapters(
 }
 
 function bound({ name, manifest }: DiscoveredAdapter): BoundAdapter {
-  return { name, task: manifest.task_name, spec: `${manifest.module}:${manifest.class}` };
+  const { task_name: task, module, class: className, methods } = manifest;
+  return { name, task, spec: `${module}:${className}`, methods };
+}
+
+/**
+ * The tasks a tool with these adapters serves and the methods of each, where all of them say; an
+ * adapter replaces the tool's own of the same task.
+ */
+export function tasksOf(
+  own: Readonly<Record<string, readonly string[]>> | undefined,
+  adapters: readonly BoundAdapter[],
+): Readonly<Record<string, readonly string[]>> | undefined {
+  if (own === undefined) return undefined;
+  const tasks: Record<string, readonly string[]> = { ...own };
+  for (const { task, methods } of adapters) {
+    if (methods === undefined) return undefined;
+    tasks[task] = methods;
+  }
+  return tasks;
 }

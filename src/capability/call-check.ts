@@ -3,6 +3,7 @@ import { type SchemaProblem, validateJsonSchema } from "../protocol/json-schema.
 import type { ActionManifest } from "../protocol/index.ts";
 import type { CallTarget } from "../queue/executor.ts";
 import { closest } from "../util/suggest.ts";
+import { tasksOf } from "./adapters.ts";
 import type { InstanceSpec } from "./instance-spec.ts";
 
 /** What a call is checked against. */
@@ -70,9 +71,10 @@ function checkTask(
   { task = "", method = "" }: CallTarget,
 ): void {
   const { code } = definition.manifest;
-  const { tasks } = code;
-  // The manifest of an adapter does not name its methods: the worker will judge.
-  if (tasks === undefined || adapters.some((adapter) => adapter.task === task)) return;
+  const external = adapters.find((adapter) => adapter.task === task);
+  const tasks = external === undefined ? code.tasks : tasksOf({}, [external]);
+  // Where a manifest does not say, the worker will judge.
+  if (tasks === undefined) return;
   const methods = Object.hasOwn(tasks, task) ? tasks[task] : undefined;
   if (methods === undefined) throw unknown(`${code.name} has no task "${task}"`, task, tasks);
   if (!methods.includes(method)) {

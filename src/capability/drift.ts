@@ -10,7 +10,8 @@ export type Drift = "config_schema" | "structural_surface";
 const anyObject = z.record(z.string(), z.unknown());
 
 /**
- * Compares the live worker with its manifest. What either does not say is not compared.
+ * Compares the live worker with its manifest. What either does not say, the worker until `signal`
+ * aborts, is not compared.
  *
  * Both sides are hashed in our own canonical form: a hash another language made of the same schema
  * differs where the two print a number differently.
@@ -18,11 +19,12 @@ const anyObject = z.record(z.string(), z.unknown());
 export async function findDrift(
   { manifest: { code, drift_tracking, overrides } }: DiscoveredManifest,
   connection: WorkerConnection,
+  signal: AbortSignal,
 ): Promise<readonly Drift[]> {
   const isOriginal = code.sdk === "cjm-substrate";
   const [schema, surface] = await Promise.all([
-    ask(() => connection.get("/config_schema", anyObject)),
-    ask(() => connection.get("/structural_surface", structuralSurfaceSchema)),
+    ask(() => connection.get("/config_schema", anyObject, { signal })),
+    ask(() => connection.get("/structural_surface", structuralSurfaceSchema, { signal })),
   ]);
   const drift: Drift[] = [];
   // An operator's overlay of the schema is no drift: the witness is what provisioning saw.

@@ -1,7 +1,9 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import type { InstanceDeclaration, InstanceSurface } from "../composition/index.ts";
+import { CjmError } from "../errors/index.ts";
 import { statusReplySchema } from "../protocol/index.ts";
 import type {
   CallInputs,
@@ -17,6 +19,7 @@ import { compact } from "../util/compact.ts";
 import { hashCanonical } from "../util/canonical-json.ts";
 import { isRecord } from "../util/record.ts";
 import type { ActiveCall } from "./active-calls.ts";
+import { tasksOf } from "./adapters.ts";
 import { type CallSurface, checkKwargs, findAction } from "./call-check.ts";
 import type { BegunCall, CapabilityInstance } from "./instance.ts";
 import type { CapabilityManager } from "./manager.ts";
@@ -29,25 +32,30 @@ export interface JobMeter {
   end(jobId: string): Promise<ExecutionOutcome["peaks"]>;
 }
 
-export interface ExecutorFolders {
+/** How long a worker may take to give memory back: a large model is copied out of the GPU. */
+const RELEASE_TIMEOUT_MS = 30_000;
+
+export interface ExecutorOptions {
   /** Attempt folders: `<work>/<job>/<attempt>/`. */
   readonly work: string;
   /** Adopted files. */
   readonly files: string;
+  /** After it a worker that was asked to release memory counts as hung. @default 30,000 */
+  readonly releaseTimeoutMs?: number;
 }
 
 /** Runs the queue's jobs on the manager's instances. */
 export class CapabilityExecutor implements Executor {
   readonly #manager: CapabilityManager;
   readonly #meter: JobMeter;
-  readonly #folders: ExecutorFolders;
+  readonly #options: ExecutorOptions;
   /** By config object: hashing it for every job would cost more than the rest of its admission. */
   readonly #resourceHashes = new WeakMap<object, string>();
 
-  constructor(manager: CapabilityManager, meter: JobMeter, folders: ExecutorFolders) {
+  constructor(manager: CapabilityManager, meter: JobMeter, options: ExecutorOptions) {
     this.#manager = manager;
     this.#meter = meter;
-    this.#folders = folders;
+    this.#options = options;
   }
 
   facts(instanceId: string): InstanceFacts {
@@ -91,7 +99,7 @@ export class CapabilityExecutor implements Executor {
     signal: AbortSignal,
   ): Promise<ExecutionOutcome> {
     const instance = this.#manager.instance(call.instanceId);
-    const attempt = join(this.#folders.work, call.jobId, String(call.attempt));
+    const attempt = join(this.#options.work, call.jobId, String(call.attempt));
     const redacted = redactEvents(events, this.#manager.redact);
     try {
       const isReady = instance.state === "ready";
@@ -105,6 +113,7 @@ export class CapabilityExecutor implements Executor {
     } catch (error) {
       throw redactError(error, this.#manager.redact);
     } finally {
+      await framesRead();
       instance.calls.end(call.jobId);
       await this.#removeWork(call.jobId);
     }
@@ -132,8 +141,7 @@ export class CapabilityExecutor implements Executor {
       capability: code.name,
       enabled: this.#manager.isEnabled(instanceId),
       actions: code.actions,
-      // An adapter's manifest does not name its methods: the worker will judge.
-      tasks: bound.length === 0 ? code.tasks : undefined,
+      tasks: tasksOf(code.tasks, bound),
     });
   }
 
@@ -146,14 +154,41 @@ export class CapabilityExecutor implements Executor {
   }
 
   async release(instanceId: string, level: string): Promise<void> {
-    const instance = this.#manager.instance(instanceId);
-    if (instance.state !== "ready") return;
-    const { connection } = await instance.ensureReady();
-    await connection.post("/release", { level }, statusReplySchema);
+    const instance = this.#manager.instances.get(instanceId);
+    // Nobody is asked to sleep who is about to end, or to start anew, by himself.
+    if (instance?.state !== "ready") return;
+    const isReleased = level !== "unload" && (await this.#askToRelease(instance, level));
+    if (!isReleased) await instance.stop(`evicted, level ${level}`);
   }
 
   async end(instanceId: string, reason: string): Promise<void> {
-    await this.#manager.instance(instanceId).kill(reason);
+    await this.#manager.instances.get(instanceId)?.kill(reason);
+  }
+
+  /** False if the worker has no way to do it. */
+  async #askToRelease(instance: CapabilityInstance, level: string): Promise<boolean> {
+    const { connection } = await instance.ensureReady();
+    const limitMs = this.#options.releaseTimeoutMs ?? RELEASE_TIMEOUT_MS;
+    const name = instance.spec.instanceId;
+    const late = new CjmError(
+      "CAPABILITY_TIMEOUT",
+      `The worker of "${name}" had not released its memory after ${limitMs} ms`,
+    );
+    const hung = new AbortController();
+    const timer = setTimeout(() => {
+      hung.abort(late);
+    }, limitMs);
+    try {
+      const options = { signal: hung.signal };
+      const { value } = await connection.post("/release", { level }, statusReplySchema, options);
+      return value.status !== "not_supported";
+    } catch (error) {
+      // A worker of the original has no such endpoint.
+      if (error instanceof CjmError && error.code === "METHOD_NOT_SUPPORTED") return false;
+      throw redactError(error, this.#manager.redact);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   #resourceHash(
@@ -170,7 +205,7 @@ export class CapabilityExecutor implements Executor {
 
   /** Most calls return no files, so that their worker has made no folder. */
   async #removeWork(jobId: string): Promise<void> {
-    const folder = join(this.#folders.work, jobId);
+    const folder = join(this.#options.work, jobId);
     if (existsSync(folder)) await rm(folder, { recursive: true, force: true });
   }
 
@@ -184,7 +219,7 @@ export class CapabilityExecutor implements Executor {
     let peaks: ExecutionOutcome["peaks"] | undefined;
     try {
       const answer = await this.#send(running);
-      const folders = { attempt: running.attempt, files: this.#folders.files };
+      const folders = { attempt: running.attempt, files: this.#options.files };
       const result = await adoptOutputs(answer, folders);
       peaks = withReported(await this.#meter.end(call.jobId), active);
       return { result, usage: active.usage, workerSessionId: worker.sessionId, peaks };
@@ -235,6 +270,16 @@ function streams(
   const action = findAction(spec, target);
   if (action !== undefined) return action.streaming;
   return wantsChunks === true && target.task === undefined;
+}
+
+/**
+ * Resolves when the frames are read that the worker sent before its answer. They are in the kernel by
+ * then, but on another socket, whose turn may come after the answer's: two turns of the event loop
+ * have one whole look at every socket between them.
+ */
+async function framesRead(): Promise<void> {
+  await setImmediate();
+  await setImmediate();
 }
 
 interface RunningCall extends BegunCall {

@@ -1,13 +1,13 @@
-export { matchAdapter } from "./adapters.ts";
+export { matchAdapter, tasksOf } from "./adapters.ts";
 export type { AdapterVerdict, BoundAdapter } from "./adapters.ts";
 export { checkKwargs, findAction } from "./call-check.ts";
 export type { CallSurface } from "./call-check.ts";
 export { CapabilityExecutor } from "./executor.ts";
-export type { ExecutorFolders, JobMeter } from "./executor.ts";
+export type { ExecutorOptions, JobMeter } from "./executor.ts";
 export { CapabilityInstance } from "./instance.ts";
 export type { InstanceSpec } from "./instance-spec.ts";
 export { CapabilityManager } from "./manager.ts";
-export type { LoadRequest, ManagerOptions } from "./manager.ts";
+export type { LoadRequest, ManagerOptions, SecretChange, SecretEffect } from "./manager.ts";
 export type { Attempt, Many } from "./many.ts";
 export { CapabilityRegistry } from "./registry.ts";
 export type { InstanceLimits, InstanceServices } from "./services.ts";

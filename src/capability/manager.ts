@@ -1,5 +1,5 @@
 import type { DiscoveredAdapter, DiscoveredManifest, FileProblem } from "../config/index.ts";
-import { CjmError } from "../errors/index.ts";
+import { CjmError, toError } from "../errors/index.ts";
 import type { StorePort } from "../store/index.ts";
 import { hashCanonical } from "../util/canonical-json.ts";
 import { NAME_PATTERN, randomHex } from "../util/ids.ts";
@@ -25,6 +25,22 @@ export interface LoadRequest {
   readonly adapters?: readonly string[] | undefined;
   /** Unknown config keys are an error. @default true */
   readonly strict?: boolean | undefined;
+}
+
+/** Which secret changed, and how; never its value. */
+export interface SecretChange {
+  readonly capability: string;
+  readonly key: string;
+  readonly change: "set" | "delete";
+  readonly scope?: string | undefined;
+}
+
+/** What became of the workers that had the secret. */
+export interface SecretEffect {
+  /** Instances whose worker was replaced. */
+  readonly reloaded: readonly string[];
+  /** Instances whose new worker did not come up, for one because the secret is required. */
+  readonly failed: readonly { readonly id: string; readonly message: string }[];
 }
 
 export interface ManagerOptions {
@@ -170,8 +186,7 @@ export class CapabilityManager implements AsyncDisposable {
   }
 
   /**
-   * Ends the worker, when its calls are over, and starts one of the newest manifest and secrets;
-   * `cjm-ctl set-secret` asks for it through the door.
+   * Ends the worker, when its calls are over, and starts one of the newest manifest and secrets.
    */
   async reload(instanceId: string): Promise<void> {
     const instance = this.instance(instanceId);
@@ -186,6 +201,39 @@ export class CapabilityManager implements AsyncDisposable {
       config,
     });
     await instance.respawn("reloaded", { ...spec, isGenerated: instance.spec.isGenerated });
+  }
+
+  /**
+   * Journals that a secret was set or deleted, then replaces the workers that were started with the
+   * old one: a worker gets its secrets when it starts. Secrets of other scopes reach no worker.
+   */
+  async secretChanged({ capability, key, change, scope }: SecretChange): Promise<SecretEffect> {
+    const payload = { key, change, ...(scope !== undefined && { scope }) };
+    await this.#services.journal([
+      { eventType: "secret_changed", capabilityName: capability, payload },
+    ]);
+    const concerned = [...this.#instances.values()].filter(
+      ({ spec, state }) => spec.definition.name === capability && state !== "absent",
+    );
+    const ids = concerned.map(({ spec }) => spec.instanceId);
+    if (scope !== undefined) return { reloaded: [], failed: [] };
+    const attempts = await forEachLimited(ids, (id) => this.#replaceWorker(id), {
+      failFast: false,
+    });
+    return {
+      reloaded: attempts.flatMap(({ request, error }) => (error === undefined ? [request] : [])),
+      failed: attempts.flatMap(({ request, error }) =>
+        error === undefined ? [] : [{ id: request, message: toError(error).message }],
+      ),
+    };
+  }
+
+  /** One that is only starting may have read the old secrets: it is not cut short, but replaced. */
+  async #replaceWorker(instanceId: string): Promise<void> {
+    await this.instance(instanceId)
+      .ensureReady()
+      .catch(() => undefined);
+    await this.reload(instanceId);
   }
 
   /**

@@ -30,11 +30,12 @@ export async function adoptOutputs(result: unknown, folders: OutputFolders): Pro
   if (file.success) return await adoptFile(file.data, folders);
   const folder = dirRefSchema.safeParse(result);
   if (folder.success) return await adoptFolder(folder.data, folders);
-  const adopted: Record<string, unknown> = {};
+  const adopted: [string, unknown][] = [];
   for (const [key, member] of Object.entries(result)) {
-    adopted[key] = await adoptOutputs(member, folders);
+    adopted.push([key, await adoptOutputs(member, folders)]);
   }
-  return adopted;
+  // Not by assignment: a member that is named `__proto__` would be none.
+  return Object.fromEntries(adopted);
 }
 
 async function adoptFile(ref: FileRef, folders: OutputFolders): Promise<FileRef> {

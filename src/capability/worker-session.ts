@@ -55,7 +55,7 @@ export async function startSession(
       });
     }
     await callHook(worker, parts, { path: "/initialize", body: spec.config, signal: stop });
-    const drift = services.driftDetection ? await findDrift(definition, connection) : [];
+    const drift = await driftOf(worker, parts, stop);
     if (drift.length > 0) log.note(`differs from its manifest: ${drift.join(", ")}`, sessionId);
     const waitSeconds = (performance.now() - startedAt) / 1_000;
     await log.journal(sessionId, readyRows(spec, waitSeconds, drift));
@@ -65,6 +65,17 @@ export async function startSession(
     await recordDeath(worker, log, await connection.kill(), "failed to initialize");
     throw error;
   }
+}
+
+/** A worker that does not answer has no say, and does not keep its instance from being ready. */
+async function driftOf(
+  { connection }: Pick<ReadyWorker, "connection">,
+  { spec, services }: SessionParts,
+  stop: AbortSignal,
+): Promise<ReadyWorker["drift"]> {
+  if (!services.driftDetection) return [];
+  const late = AbortSignal.timeout(services.limits.startTimeoutMs);
+  return await findDrift(spec.definition, connection, AbortSignal.any([stop, late]));
 }
 
 export interface HookCall {
@@ -113,10 +124,11 @@ export async function callHook(
 export async function recordDeath(
   { sessionId }: Pick<ReadyWorker, "sessionId">,
   log: InstanceLog,
-  { code, signal }: WorkerExit,
+  { code, signal, oomKills }: WorkerExit,
   phase: string,
 ): Promise<void> {
-  await log.journalDeath(sessionId, { phase, returncode: code, signal });
+  const evidence = { phase, returncode: code, signal, oom_kills: oomKills };
+  await log.journalDeath(sessionId, evidence);
 }
 
 function refusal({ definition }: InstanceSpec, path: string, { detail }: StatusReply): string {

@@ -193,6 +193,16 @@ const adapters = z.union([
 ]);
 export type AdaptersOutput = z.output<typeof adapters>;
 
+const report = z.object({
+  id: z.string(),
+  status: z.string(),
+  path: z.string(),
+  bytes: z.int(),
+  nodes: z.int(),
+  jobs: z.int(),
+});
+export type ReportOutput = z.output<typeof report>;
+
 /** By command; one that prints lines has the schema of a line. */
 export const JSON_OUTPUTS = {
   adapters,
@@ -240,6 +250,7 @@ export const JSON_OUTPUTS = {
     folders: z.array(z.string()),
     in_use: z.array(z.string()),
   }),
+  report,
   resume: z.union([
     finished,
     z.object({ resumed: z.literal(false) }),
@@ -251,6 +262,10 @@ export const JSON_OUTPUTS = {
     max_total_mb: z.number().nullable(),
     records_deleted: z.int(),
     chunks_deleted: z.int(),
+    results_max_age_days: z.number().nullable(),
+    results_max_total_mb: z.number().nullable(),
+    results_deleted: z.int(),
+    result_bytes_deleted: z.int(),
   }),
   run: finished,
   "set-secret": z.looseObject({
@@ -258,6 +273,7 @@ export const JSON_OUTPUTS = {
     key: z.string(),
     changed: z.boolean(),
     reloaded: z.array(z.string()),
+    failed: z.array(z.object({ id: z.string(), message: z.string() })),
   }),
   "setup-host": z.object({
     npm: z.array(z.string()),

@@ -123,7 +123,7 @@ function transition(line: Line, to: string): void {
     line.items.ended += 1;
     if (line.items.ended < line.items.total && to !== "failed") return;
   }
-  line.state = to;
+  line.state = harmless(to);
   line.message = "";
   if (to === "running") line.startedMs ??= performance.now();
   if (ENDED.has(to)) line.endedMs = performance.now();

@@ -9,11 +9,16 @@ export interface Dependencies {
   readonly optional: ReadonlySet<string>;
 }
 
+const NOTHING: Dependencies = { all: new Set(), optional: new Set() };
+
 /** The nodes that the markers in a node's kwargs, `when` and `for_each` name. */
 export function dependencies(node: CompositionNode): Dependencies {
+  const found = findRefs([node.kwargs, node.when, node.forEach]);
+  // Shared: a wide fan has ten thousand nodes that need nothing.
+  if (found.length === 0) return NOTHING;
   const required = new Set<string>();
   const all = new Set<string>();
-  for (const { marker } of findRefs([node.kwargs, node.when, node.forEach])) {
+  for (const { marker } of found) {
     const target = parseRef(marker);
     if (target?.kind !== "node") continue;
     all.add(target.node);

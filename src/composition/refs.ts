@@ -71,18 +71,22 @@ export function parseRef({ $ref: text }: OutputRef): RefTarget | undefined {
 /** Every marker inside a value, literals left out. */
 export function findRefs(value: unknown, path: readonly (string | number)[] = []): FoundRef[] {
   const found: FoundRef[] = [];
-  collectRefs(value, path, found);
+  collectRefs(value, [...path], found);
   return found;
 }
 
-function collectRefs(value: unknown, path: readonly (string | number)[], found: FoundRef[]): void {
+/** `path` is one list for the whole walk: most values hold no marker, and none of them needs a copy. */
+function collectRefs(value: unknown, path: (string | number)[], found: FoundRef[]): void {
   if (typeof value !== "object" || value === null || path.length > MAX_DEPTH) return;
   if (isRef(value)) {
-    found.push({ marker: value, path });
-  } else if (Array.isArray(value)) {
-    value.forEach((member, index) => collectRefs(member, [...path, index], found));
-  } else if (!isLiteral(value)) {
-    for (const [key, member] of Object.entries(value)) collectRefs(member, [...path, key], found);
+    found.push({ marker: value, path: [...path] });
+  } else if (Array.isArray(value) || !isLiteral(value)) {
+    const isArray = Array.isArray(value);
+    for (const [key, member] of Object.entries(value)) {
+      path.push(isArray ? Number(key) : key);
+      collectRefs(member, path, found);
+      path.pop();
+    }
   }
 }
 

@@ -71,9 +71,13 @@ function topology(
   const nodes = new Map(composition.nodes.map((node) => [node.id, node]));
   const needs = new Map(composition.nodes.map((node) => [node.id, dependencies(node)]));
   const all = new Map([...needs].map(([id, { all }]) => [id, all]));
-  const dependents = new Map<string, string[]>(composition.nodes.map(({ id }) => [id, []]));
+  const dependents = new Map<string, string[]>();
   for (const [id, upstream] of all) {
-    for (const needed of upstream) dependents.get(needed)?.push(id);
+    for (const needed of upstream) {
+      const known = dependents.get(needed);
+      if (known === undefined) dependents.set(needed, [id]);
+      else known.push(id);
+    }
   }
   requireOrder(composition, all);
   return {

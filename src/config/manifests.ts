@@ -186,11 +186,12 @@ function parseWith<Schema extends z.ZodType>(
 /** Objects member by member; anything else is replaced. */
 function mergeDeep(base: unknown, overlay: unknown): unknown {
   if (!isRecord(base) || !isRecord(overlay)) return overlay;
-  const merged: Record<string, unknown> = { ...base };
-  for (const [key, value] of Object.entries(overlay)) {
-    merged[key] = key in base ? mergeDeep(base[key], value) : value;
-  }
-  return merged;
+  const members = Object.entries(overlay).map(([key, value]): [string, unknown] => [
+    key,
+    Object.hasOwn(base, key) ? mergeDeep(base[key], value) : value,
+  ]);
+  // Not by assignment: a member that is named `__proto__` would be none.
+  return Object.fromEntries([...Object.entries(base), ...members]);
 }
 
 /**

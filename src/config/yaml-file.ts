@@ -82,7 +82,10 @@ export function parseYaml(text: string, path: string): YamlSource {
 /** @throws {CjmError} `FILE_INVALID` for a file that cannot be read or is over 4 MiB. */
 export async function readText(path: string): Promise<string> {
   try {
-    const { size } = await stat(path);
+    const found = await stat(path);
+    // A pipe or a device has no size and may have no end.
+    if (!found.isFile()) throw new CjmError("FILE_INVALID", `${path}: not a regular file`);
+    const { size } = found;
     if (size > MAX_FILE_BYTES) {
       throw new CjmError(
         "FILE_INVALID",

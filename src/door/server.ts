@@ -9,13 +9,14 @@ import type { CapabilityManager } from "../capability/index.ts";
 import { parseCompositionFile } from "../composition/index.ts";
 import { CjmError, toJobError } from "../errors/index.ts";
 import type { JobQueue, QueueEvent, ResourceProbe } from "../queue/index.ts";
-import type { Retention, RetentionResult, StorePort } from "../store/index.ts";
+import type { RemovedBodies, Retention, RetentionResult, StorePort } from "../store/index.ts";
 import { compact } from "../util/compact.ts";
 import { hostStatus } from "./status.ts";
 import {
   clearProfilesSchema,
   type Measurements,
   retainRequestSchema,
+  secretChangedSchema,
   submitRequestSchema,
   targetRequestSchema,
 } from "./wire.ts";
@@ -31,6 +32,8 @@ export interface DoorParts {
   measurements(): Measurements;
   /** Deletes old diagnostics. */
   retain(keep: Retention): Promise<RetentionResult>;
+  /** Removes large results and adopted files of work that is over. */
+  removeBodies(keep: Retention): Promise<RemovedBodies>;
 }
 
 /** A live host's control socket. Disposing it closes every connection. */
@@ -68,7 +71,7 @@ export async function openDoor(path: string, parts: DoorParts): Promise<Door> {
 /** The door's whole HTTP surface. */
 // oxlint-disable-next-line typescript/explicit-module-boundary-types -- the inferred type is the API
 export function createDoorApp(parts: DoorParts) {
-  const { queue, manager } = parts;
+  const { queue } = parts;
   return new Hono()
     .use(bodyLimit({ maxSize: BODY_MAX_BYTES }))
     .onError((error, c) => {
@@ -79,11 +82,13 @@ export function createDoorApp(parts: DoorParts) {
     .get("/measurements", (c) => c.json(parts.measurements()))
     .post("/retention", async (c) => {
       const keep = parse(retainRequestSchema, await c.req.json());
-      const bounds = compact({ maxAgeDays: keep.max_age_days, maxTotalMb: keep.max_total_mb });
-      const deleted = await parts.retain(bounds);
+      const deleted = await parts.retain(boundsOf(keep));
+      const removed = await parts.removeBodies(boundsOf(keep.results ?? {}));
       return c.json({
         records_deleted: deleted.recordsDeleted,
         chunks_deleted: deleted.chunksDeleted,
+        results_deleted: removed.bodies,
+        result_bytes_deleted: removed.bytes,
       });
     })
     .post("/submit", async (c) => {
@@ -115,9 +120,19 @@ export function createDoorApp(parts: DoorParts) {
       const { id } = parse(targetRequestSchema, await c.req.json());
       return c.json({ resumed: await queue.resume(id) });
     })
+    .route("/", changes(parts));
+}
+
+/** What alters more than one job. */
+function changes({ queue, manager }: Pick<DoorParts, "queue" | "manager">) {
+  return new Hono()
     .post("/profiles/clear", async (c) => {
       const { capability } = parse(clearProfilesSchema, await c.req.json());
       return c.json({ cleared: await queue.clearProfiles(capability) });
+    })
+    .post("/secret-changed", async (c) => {
+      const change = parse(secretChangedSchema, await c.req.json());
+      return c.json(await manager.secretChanged(change));
     })
     .post("/reload", async (c) => {
       const { id } = parse(targetRequestSchema, await c.req.json());
@@ -148,4 +163,11 @@ function unknownId(id: string): ReturnType<typeof toJobError> {
   return toJobError(new CjmError("JOB_UNKNOWN", `This host knows no composition ${id}`), {
     tracebackPolicy: "none",
   });
+}
+
+function boundsOf(keep: {
+  readonly max_age_days?: number | undefined;
+  readonly max_total_mb?: number | undefined;
+}): Retention {
+  return compact({ maxAgeDays: keep.max_age_days, maxTotalMb: keep.max_total_mb });
 }

@@ -9,6 +9,18 @@ export const targetRequestSchema = z.object({ id: z.string().min(1) });
 
 export const clearProfilesSchema = z.object({ capability: z.string().min(1).optional() });
 
+/** Tells that a secret in the store has changed; its value never crosses the door. */
+export const secretChangedSchema = z.object({
+  capability: z.string().min(1),
+  key: z.string().min(1),
+  change: z.enum(["set", "delete"]),
+  scope: z.string().min(1).optional(),
+});
+export const secretEffectSchema = z.object({
+  reloaded: z.array(z.string()),
+  failed: z.array(z.object({ id: z.string(), message: z.string() })),
+});
+
 export const jobLineSchema = z.object({
   id: z.string(),
   instance: z.string(),
@@ -62,14 +74,17 @@ export const hostStatusSchema = z.object({
 });
 export type HostStatus = z.output<typeof hostStatusSchema>;
 
-/** What diagnostics to keep; an absent bound does not bound. */
-export const retainRequestSchema = z.object({
+const boundsSchema = z.object({
   max_age_days: z.number().positive().optional(),
   max_total_mb: z.number().nonnegative().optional(),
 });
+/** What diagnostics, and what bodies of results, to keep; an absent bound does not bound. */
+export const retainRequestSchema = boundsSchema.extend({ results: boundsSchema.optional() });
 export const retainReplySchema = z.object({
   records_deleted: z.int(),
   chunks_deleted: z.int(),
+  results_deleted: z.int(),
+  result_bytes_deleted: z.int(),
 });
 
 const gpuUseSchema = z.object({ mb: z.number(), method: z.string(), confidence: z.number() });

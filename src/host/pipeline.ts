@@ -10,11 +10,15 @@ import {
 import { openDoor } from "../door/index.ts";
 import {
   endSessionProcesses,
+  HOST_SOCKET,
   prepareRunFolder,
   probeCage,
+  removeRunFolder,
   runFolderPath,
   SessionNames,
+  sweepRunFolders,
 } from "../process/index.ts";
+import { toError } from "../errors/index.ts";
 import { JobQueue, ProfileBook } from "../queue/index.ts";
 import type { SchedulerConfig } from "../scheduler/index.ts";
 import {
@@ -23,6 +27,7 @@ import {
   type JournalEntry,
   type JournalEvent,
   openJournalDatabase,
+  removeBodies,
   ResultFiles,
   SecretStore,
   type StorePort,
@@ -30,6 +35,7 @@ import {
 import { compact } from "../util/compact.ts";
 import { instanceServices } from "./instance-services.ts";
 import { MeasuredResources } from "./measured-resources.ts";
+import { recordSamples } from "./resource-samples.ts";
 import { SecretRedactor } from "./secret-redactor.ts";
 
 /** A capability to load: its name, name and config, or everything about the instance. */
@@ -39,7 +45,7 @@ export type CapabilityRequest =
   | ({ readonly name: string } & Omit<LoadRequest, "capability">);
 
 export interface PipelineOptions {
-  /** Loaded in parallel before `createPipeline` resolves. @default none */
+  /** Loaded, four at once, before `createPipeline` resolves. @default none */
   readonly capabilities?: readonly CapabilityRequest[];
   /** Capability that measures GPUs; admission uses its numbers. @default none: GPU jobs run alone */
   readonly systemMonitor?: string;
@@ -103,7 +109,7 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
   announcer.announce = (events) => {
     queue.announce(events);
   };
-  const socket = join(runFolderPath(config.dataDir), "host.sock");
+  const socket = join(runFolderPath(config.dataDir), HOST_SOCKET);
   const door = stack.use(
     await openDoor(socket, {
       queue,
@@ -114,11 +120,14 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
       version: hostPackage().version,
       measurements: () => resources.measurements(),
       retain: (keep) => diagnostics.applyRetention(keep),
+      removeBodies: (keep) => removeBodies(config.dataDir, store, keep),
     }),
   );
   await lock.announce({ pid: process.pid, door: door.path });
   await loadAll(manager, options);
   await resources.start();
+  const isBusy = (): boolean => queue.getStats().running > 0;
+  stack.use(recordSamples({ resources, diagnostics, isBusy }));
 
   const owned = stack.move();
   return {
@@ -176,6 +185,9 @@ async function openManager(
   const { dataDir, substrate } = config;
   const runFolder = runFolderPath(dataDir);
   await prepareRunFolder(runFolder);
+  await sweepRunFolders(runFolder);
+  // Before the lock is given back: the next host may be waiting for it.
+  stack.defer(() => removeRunFolder(runFolder));
   const sessions = new SessionNames(dataDir);
   const leftovers = await endSessionProcesses((id) => sessions.isLeftover(id));
   await journalAll(
@@ -270,12 +282,10 @@ async function loadAll(
   if (systemMonitor !== undefined && !requests.some((one) => one.capability === systemMonitor)) {
     requests.push({ strict, capability: systemMonitor });
   }
-  const loads = await Promise.allSettled(requests.map((request) => manager.load(request)));
-  const causes = loads.flatMap((load): unknown[] =>
-    load.status === "rejected" ? [load.reason] : [],
-  );
+  const loads = await manager.loadAll(requests, { failFast: false });
+  const causes = loads.flatMap(({ error }) => (error === undefined ? [] : [error]));
   if (causes.length === 0) return;
-  const list = causes.map((cause) => (cause instanceof Error ? cause.message : String(cause)));
+  const list = causes.map((cause) => toError(cause).message);
   throw new AggregateError(causes, `Capabilities could not be loaded: ${list.join("; ")}`);
 }
 

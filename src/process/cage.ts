@@ -1,5 +1,6 @@
 import { execa } from "execa";
 import type { Cage } from "../protocol/index.ts";
+import { cgroupPlace } from "./cgroup.ts";
 
 /**
  * Process 1 of a worker's PID namespace: starts the worker, reaps orphans, survives a SIGTERM that
@@ -12,7 +13,8 @@ const INIT_SCRIPT =
  * The command that runs `command` in a cage.
  *
  * `pidns`: a PID namespace that the kernel empties when its first process or the host's main
- * thread dies. `group`: only the process group that the spawn makes.
+ * thread dies. `group`: only the process group that the spawn makes. (A control group is made for each
+ * worker: {@link WorkerCgroup}.)
  */
 export function cagedCommand(cage: Cage, command: readonly string[]): readonly string[] {
   if (cage !== "pidns") return command;
@@ -37,5 +39,8 @@ export async function probeCage(): Promise<CageProbe> {
   const result = await execa(file, args, { reject: false, stdin: "ignore", timeout: 10_000 });
   if (!result.failed) return { cage: "pidns" };
   const detail = result.stderr.trim() || result.shortMessage;
-  return { cage: "group", reason: `setpriv and unshare cannot make a PID namespace: ${detail}` };
+  const why = `setpriv and unshare cannot make a PID namespace: ${detail}`;
+  const search = await cgroupPlace();
+  if ("place" in search) return { cage: "cgroup", reason: why };
+  return { cage: "group", reason: `${why}; no control group either: ${search.reason}` };
 }

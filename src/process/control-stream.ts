@@ -1,5 +1,11 @@
 import type { Duplex } from "node:stream";
-import { FRAME_MAX_BYTES, PROTOCOL_VERSION, workerFrameSchema } from "../protocol/index.ts";
+import {
+  BODY_LIMITS,
+  BodyScanner,
+  FRAME_MAX_BYTES,
+  PROTOCOL_VERSION,
+  workerFrameSchema,
+} from "../protocol/index.ts";
 import type { WorkerFrame } from "../protocol/index.ts";
 import { LineSplitter } from "./line-splitter.ts";
 import { RateLimit } from "./rate-limit.ts";
@@ -54,7 +60,9 @@ export class ControlStream {
   }
 }
 
+/** Nesting is bounded before it is parsed: what walks a payload later does so by recursion. */
 function parseFrame(line: Buffer): WorkerFrame | undefined {
+  if (new BodyScanner(BODY_LIMITS).push(line) !== undefined) return undefined;
   try {
     const parsed = workerFrameSchema.safeParse(JSON.parse(line.toString("utf8")));
     return parsed.success ? parsed.data : undefined;

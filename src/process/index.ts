@@ -1,5 +1,7 @@
 export { cagedCommand, probeCage } from "./cage.ts";
 export type { CageProbe } from "./cage.ts";
+export { candidatePlaces, cgroupPlace, WorkerCgroup } from "./cgroup.ts";
+export type { CgroupPlace, CgroupSearch } from "./cgroup.ts";
 export { buildWorkerEnvironment } from "./environment.ts";
 export {
   identify,
@@ -9,7 +11,15 @@ export {
   processTree,
 } from "./process-table.ts";
 export type { ProcessIdentity } from "./process-table.ts";
-export { dataDirIdentity, prepareRunFolder, runFolderPath, socketPath } from "./run-folder.ts";
+export {
+  dataDirIdentity,
+  HOST_SOCKET,
+  prepareRunFolder,
+  removeRunFolder,
+  runFolderPath,
+  socketPath,
+  sweepRunFolders,
+} from "./run-folder.ts";
 export { endSessionProcesses, SESSION_VARIABLE, SessionNames } from "./session.ts";
 export { deathError, WorkerConnection } from "./worker-connection.ts";
 export type { Answer, CallOptions } from "./worker-connection.ts";

@@ -61,32 +61,55 @@ export function decodeLossless(bytes: Buffer): string {
 }
 
 function decodePiecewise(bytes: Buffer): string {
-  let text = "";
+  const parts: string[] = [];
+  let from = 0;
   for (let at = 0; at < bytes.length;) {
-    const length = validSequenceLength(bytes, at);
-    if (length === 0) {
-      text += `\\x${(bytes[at] ?? 0).toString(16).padStart(2, "0")}`;
-      at += 1;
-    } else {
-      text += bytes.toString("utf8", at, at + length);
+    const length = sequenceLength(bytes, at);
+    if (length > 0) {
       at += length;
+      continue;
     }
+    if (from < at) parts.push(bytes.toString("utf8", from, at));
+    parts.push(`\\x${(bytes[at] ?? 0).toString(16).padStart(2, "0")}`);
+    at += 1;
+    from = at;
   }
-  return text;
+  parts.push(bytes.toString("utf8", from));
+  return parts.join("");
 }
 
-/** Bytes of the UTF-8 sequence that starts at `at`; 0 if none does. */
-function validSequenceLength(bytes: Buffer, at: number): number {
-  for (let length = 1; length <= 4 && at + length <= bytes.length; length += 1) {
-    try {
-      strict.decode(bytes.subarray(at, at + length));
-      return length;
-    } catch {
-      // Longer sequences are tried next.
-    }
+/**
+ * Bytes of the well-formed UTF-8 sequence that starts at `at`; 0 if none does.
+ *
+ * By the table of well-formed byte sequences of the Unicode standard (3-7): the lead byte decides
+ * the length and, for four of them, a narrower range of the second byte.
+ */
+function sequenceLength(bytes: Buffer, at: number): number {
+  const lead = bytes[at] ?? 0;
+  const length = lengthByLead(lead);
+  const [low, high] = SECOND_BYTE.get(lead) ?? [0x80, 0xbf];
+  for (let index = 1; index < length; index += 1) {
+    const byte = bytes[at + index] ?? 0;
+    const isGood = index === 1 ? byte >= low && byte <= high : (byte & 0xc0) === 0x80;
+    if (!isGood) return 0;
   }
-  return 0;
+  return length;
 }
+
+function lengthByLead(lead: number): number {
+  if (lead < 0x80) return 1;
+  if (lead < 0xc2 || lead > 0xf4) return 0;
+  if (lead < 0xe0) return 2;
+  return lead < 0xf0 ? 3 : 4;
+}
+
+/** No overlong forms, no surrogates, nothing beyond U+10FFFF. */
+const SECOND_BYTE: ReadonlyMap<number, readonly [low: number, high: number]> = new Map([
+  [0xe0, [0xa0, 0xbf]],
+  [0xed, [0x80, 0x9f]],
+  [0xf0, [0x90, 0xbf]],
+  [0xf4, [0x80, 0x8f]],
+]);
 
 /** A progress bar redraws its line with carriage returns; only the last picture is worth keeping. */
 function lastFrame(text: string): string {

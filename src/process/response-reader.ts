@@ -1,15 +1,24 @@
+import { isUtf8 } from "node:buffer";
 import { CjmError } from "../errors/index.ts";
 import { BodyScanner } from "../protocol/index.ts";
 
 const NEWLINE = 0x0a;
 
-/** JSON that arrives in pieces, counted as it comes and refused before it is parsed. */
-class PendingJson {
+const FIRST_CAPACITY = 16 * 1024;
+
+/**
+ * JSON that arrives in pieces, counted as it comes and refused before it is parsed.
+ *
+ * It is copied into one buffer: a worker that sends it byte by byte would otherwise make the host
+ * keep an object, and the memory it is a part of, for each of them.
+ */
+export class PendingJson {
   #scanner = new BodyScanner();
-  #parts: Uint8Array[] = [];
+  #buffer = Buffer.alloc(0);
+  #length = 0;
 
   get isEmpty(): boolean {
-    return this.#parts.length === 0;
+    return this.#length === 0;
   }
 
   /** @throws {CjmError} `RESPONSE_TOO_LARGE` as soon as a limit is passed. */
@@ -19,15 +28,19 @@ class PendingJson {
     if (excess !== undefined) {
       throw new CjmError("RESPONSE_TOO_LARGE", `The answer has ${excess}; larger things are files`);
     }
-    this.#parts.push(part);
+    this.#reserve(this.#length + part.length);
+    this.#buffer.set(part, this.#length);
+    this.#length += part.length;
   }
 
   /** @throws {CjmError} `RESPONSE_INVALID` for what is not JSON. */
   take(): unknown {
-    const bytes = this.#parts.length === 1 ? this.#parts[0] : Buffer.concat(this.#parts);
-    const text = Buffer.from(bytes ?? []).toString("utf8");
-    this.#parts = [];
+    const bytes = this.#buffer.subarray(0, this.#length);
+    const text = bytes.toString("utf8");
+    this.#length = 0;
     this.#scanner = new BodyScanner();
+    // Decoding would put other characters in the place of what is not UTF-8, and nobody would know.
+    if (!isUtf8(bytes)) throw new CjmError("RESPONSE_INVALID", "The answer is not UTF-8");
     try {
       return JSON.parse(text);
     } catch (error) {
@@ -35,6 +48,13 @@ class PendingJson {
         cause: error,
       });
     }
+  }
+
+  #reserve(bytes: number): void {
+    if (bytes <= this.#buffer.length) return;
+    const grown = Buffer.allocUnsafe(Math.max(bytes, FIRST_CAPACITY, this.#buffer.length * 2));
+    this.#buffer.copy(grown, 0, 0, this.#length);
+    this.#buffer = grown;
   }
 }
 

@@ -1,4 +1,5 @@
 import { randomHex } from "../util/ids.ts";
+import { endCgroups } from "./cgroup.ts";
 import { dataDirIdentity } from "./run-folder.ts";
 import {
   isAlive,
@@ -41,6 +42,7 @@ export class SessionNames {
 export async function endSessionProcesses(
   accepts: (sessionId: string) => boolean,
 ): Promise<ProcessIdentity[]> {
+  await endCgroups(accepts);
   const ended = new Map<number, ProcessIdentity>();
   for (let round = 0; round < 50; round += 1) {
     const found = (await processesWithVariable(SESSION_VARIABLE, accepts)).filter(isAlive);

@@ -4,10 +4,12 @@ import type { z } from "zod";
 import { CjmError } from "../errors/index.ts";
 import { healthSchema, jobErrorBodySchema } from "../protocol/index.ts";
 import { within } from "../util/wait.ts";
+import { type Exchange, exchange, type ExchangeRequest } from "./exchange.ts";
 import { failureOf, refusalOf } from "./failures.ts";
 import { readJson, readJsonLines } from "./response-reader.ts";
 import {
   describeExit,
+  startTimeout,
   type WorkerExit,
   WorkerProcess,
   type WorkerSink,
@@ -17,6 +19,8 @@ import {
 /** How long a broken connection waits for the exit that probably caused it. */
 const EXIT_EVIDENCE_MS = 1_000;
 const MAX_CONNECTIONS = 64;
+
+type Request = Omit<ExchangeRequest, "headers">;
 
 export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
@@ -38,11 +42,16 @@ export class WorkerConnection implements AsyncDisposable {
   readonly worker: WorkerProcess;
   readonly #pool: Pool;
   readonly #capability: string;
+  readonly #headers: Readonly<Record<string, string>>;
 
   private constructor(worker: WorkerProcess, capability: string) {
     this.worker = worker;
     this.#capability = capability;
     this.#pool = openPool(worker.ready.address);
+    this.#headers = {
+      authorization: `Bearer ${worker.token}`,
+      "content-type": "application/json",
+    };
   }
 
   /**
@@ -59,8 +68,10 @@ export class WorkerConnection implements AsyncDisposable {
     const connection = new WorkerConnection(worker, spec.capability);
     // A foreign worker has been asked, and names its class rather than its package.
     if (spec.foreignAddress !== undefined) return connection;
+    const late = AbortSignal.timeout(spec.startTimeoutMs);
+    const stop = signal === undefined ? late : AbortSignal.any([signal, late]);
     try {
-      const { value } = await connection.get("/health", healthSchema, { signal });
+      const { value } = await connection.get("/health", healthSchema, { signal: stop });
       if (value.name !== spec.capability) {
         throw new CjmError(
           "WORKER_HANDSHAKE",
@@ -70,12 +81,12 @@ export class WorkerConnection implements AsyncDisposable {
       return connection;
     } catch (error) {
       await connection.kill();
-      throw error;
+      throw late.aborted && signal?.aborted !== true ? startTimeout(spec) : error;
     }
   }
 
   async get<T>(path: string, schema: z.ZodType<T>, options: CallOptions = {}): Promise<Answer<T>> {
-    return await this.#request({ method: "GET", path }, schema, options);
+    return await this.#request({ method: "GET", path, body: null }, schema, options);
   }
 
   /** @throws the worker's own error, typed; `RESPONSE_INVALID`, `RESPONSE_TOO_LARGE`, `WORKER_EXITED`, `WORKER_OOM`. */
@@ -95,8 +106,7 @@ export class WorkerConnection implements AsyncDisposable {
   /** Streams the chunks of an answer; leaving the loop closes the connection, which cancels the call. */
   async *stream(path: string, body: unknown, options: CallOptions = {}): AsyncGenerator {
     const request = { method: "POST" as const, path, body: JSON.stringify(body) };
-    const response = await this.#send(request, options);
-    await this.#refuseFailure(response, path, options);
+    const response = await this.#open(request, options);
     try {
       for await (const line of readJsonLines(response.body)) {
         const failure = jobErrorBodySchema.safeParse(line);
@@ -128,15 +138,14 @@ export class WorkerConnection implements AsyncDisposable {
   }
 
   async #request<T>(
-    request: Pick<Dispatcher.RequestOptions, "method" | "path" | "body">,
+    request: Request,
     schema: z.ZodType<T>,
-    options: CallOptions,
+    { signal }: CallOptions,
   ): Promise<Answer<T>> {
-    const response = await this.#send(request, options);
-    await this.#refuseFailure(response, request.path, options);
-    const body = await this.#body(response, options);
+    const { status, headers, body } = await this.#exchange(request, signal);
+    if (!isSuccess(status)) throw this.#failure(status, body, request.path);
     const parsed = schema.safeParse(body);
-    if (parsed.success) return { value: parsed.data, headers: response.headers };
+    if (parsed.success) return { value: parsed.data, headers };
     const fields = parsed.error.issues.map((issue) => issue.path.join(".") || "(body)");
     throw new CjmError(
       "RESPONSE_INVALID",
@@ -145,42 +154,36 @@ export class WorkerConnection implements AsyncDisposable {
     );
   }
 
-  async #send(
-    request: Pick<Dispatcher.RequestOptions, "method" | "path" | "body">,
-    { signal }: CallOptions,
-  ): Promise<Dispatcher.ResponseData> {
+  async #exchange(request: Request, signal: AbortSignal | undefined): Promise<Exchange> {
     try {
-      return await this.#pool.request({
-        ...request,
-        headers: {
-          authorization: `Bearer ${this.worker.token}`,
-          ...(request.body !== undefined && { "content-type": "application/json" }),
-        },
-        ...(signal !== undefined && { signal }),
-      });
+      return await exchange(this.#pool, { ...request, headers: this.#headers }, signal);
     } catch (error) {
       throw await this.#explain(error, { signal });
     }
   }
 
-  async #body(response: Dispatcher.ResponseData, options: CallOptions): Promise<unknown> {
+  /** An answer whose body is read as it comes. */
+  async #open(request: Request, { signal }: CallOptions): Promise<Dispatcher.ResponseData> {
     try {
-      return await readJson(response.body);
+      const response = await this.#pool.request({
+        ...request,
+        headers: this.#headers,
+        ...(signal !== undefined && { signal }),
+      });
+      const { statusCode, body } = response;
+      if (!isSuccess(statusCode)) {
+        throw this.#failure(statusCode, await readJson(body), request.path);
+      }
+      return response;
     } catch (error) {
-      throw await this.#explain(error, options);
+      throw await this.#explain(error, { signal });
     }
   }
 
-  async #refuseFailure(
-    response: Dispatcher.ResponseData,
-    path: string,
-    options: CallOptions,
-  ): Promise<void> {
-    if (response.statusCode >= 200 && response.statusCode < 300) return;
-    const body = await this.#body(response, options);
+  #failure(status: number, body: unknown, path: string): CjmError {
     const failure = jobErrorBodySchema.safeParse(body);
-    if (failure.success) throw failureOf(failure.data._job_error);
-    throw refusalOf(response.statusCode, body, `Worker of "${this.#capability}" answered ${path}`);
+    if (failure.success) return failureOf(failure.data._job_error);
+    return refusalOf(status, body, `Worker of "${this.#capability}" answered ${path}`);
   }
 
   /** The error the caller should see: its own abort, the worker's death, or what was thrown. */
@@ -197,9 +200,20 @@ export class WorkerConnection implements AsyncDisposable {
   }
 }
 
+function isSuccess(status: number): boolean {
+  return status >= 200 && status < 300;
+}
+
 /** The error of a call that its worker's end cut off. */
 export function deathError(capability: string, exit: WorkerExit, cause?: unknown): CjmError {
   const details = { capability, ...exit };
+  if (exit.oomKills > 0 && !exit.isEndedByHost) {
+    return new CjmError(
+      "WORKER_OOM",
+      `Worker of "${capability}" ended ${describeExit(exit)} during a call: memory ran out, and the kernel killed ${exit.oomKills} of its processes`,
+      { cause, details },
+    );
+  }
   if (exit.signal === "SIGKILL" && !exit.isEndedByHost) {
     return new CjmError(
       "WORKER_OOM",

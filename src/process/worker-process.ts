@@ -11,9 +11,11 @@ import {
 import { randomHex } from "../util/ids.ts";
 import { within } from "../util/wait.ts";
 import { cagedCommand } from "./cage.ts";
+import { cgroupPlace, WorkerCgroup } from "./cgroup.ts";
 import { ControlStream } from "./control-stream.ts";
 import { awaitHealth } from "./foreign-worker.ts";
 import { OutputPump, type OutputStream } from "./output-pump.ts";
+import { identify, killExactly, type ProcessIdentity, processTree } from "./process-table.ts";
 import { endSessionProcesses, SESSION_VARIABLE } from "./session.ts";
 
 /** Descriptor of the control stream in the worker; the first one after stdin, stdout and stderr. */
@@ -45,6 +47,8 @@ export interface WorkerExit {
   /** The code of its `bye`, if it ended by itself and said so. */
   readonly bye: number | null;
   readonly isEndedByHost: boolean;
+  /** How many of its processes the kernel killed for memory; counted in a `cgroup` cage only. */
+  readonly oomKills: number;
 }
 
 interface Child {
@@ -52,6 +56,7 @@ interface Child {
   readonly stdout: Readable;
   readonly stderr: Readable;
   readonly control: Duplex;
+  readonly cgroup: WorkerCgroup | undefined;
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
 }
 
@@ -160,7 +165,8 @@ class RunningWorker {
     this.exited = child.exited.then(async ({ code, signal }) => {
       await Promise.all(pumps.map((pump) => pump.drain()));
       control.close();
-      const ending = { bye: this.#bye, isEndedByHost: this.#isEndedByHost };
+      const oomKills = child.cgroup?.oomKills() ?? 0;
+      const ending = { bye: this.#bye, isEndedByHost: this.#isEndedByHost, oomKills };
       this.exit = Object.assign(ending, asSignal(code, signal));
       return this.exit;
     });
@@ -171,7 +177,7 @@ class RunningWorker {
     const stop = signal === undefined ? timeout : AbortSignal.any([signal, timeout]);
     const stopped = Promise.withResolvers<never>();
     const onStop = (): void => {
-      stopped.reject(timeout.aborted ? this.#startTimeout() : signal?.reason);
+      stopped.reject(timeout.aborted ? startTimeout(this.spec) : signal?.reason);
     };
     stop.addEventListener("abort", onStop, { once: true });
     if (stop.aborted) onStop();
@@ -185,6 +191,7 @@ class RunningWorker {
         stopped.promise,
       ]);
       if (ready.protocol !== PROTOCOL_VERSION) throw this.#wrongProtocol(ready.protocol);
+      if (!isWhereTold(ready.address, this.spec)) throw this.#wrongAddress(ready.address);
       return ready;
     } finally {
       over.abort();
@@ -201,38 +208,46 @@ class RunningWorker {
   async terminate(graceMs: number): Promise<WorkerExit> {
     if (this.exit !== undefined) return this.exit;
     this.#isEndedByHost = true;
+    const tree = this.#tree();
     signalGroup(this.child.pid, "SIGTERM");
     const exit = await within(this.child.exited, graceMs);
     if (exit === undefined) signalGroup(this.child.pid, "SIGKILL");
-    return await this.#swept();
+    return await this.#swept(tree);
   }
 
   async kill(): Promise<WorkerExit> {
     this.#isEndedByHost ||= this.exit === undefined;
+    const tree = this.#tree();
     signalGroup(this.child.pid, "SIGKILL");
-    return await this.#swept();
+    return await this.#swept(tree);
   }
 
-  /** A PID namespace is emptied by the kernel; elsewhere whoever left the group is looked for. */
-  async #swept(): Promise<WorkerExit> {
-    if (this.spec.cage === "group") {
+  /** Who descends from the worker now, for a cage that does not know. */
+  #tree(): readonly ProcessIdentity[] {
+    if (this.spec.cage !== "group" || this.exit !== undefined) return [];
+    return processTree(this.child.pid).flatMap((pid) => identify(pid) ?? []);
+  }
+
+  /**
+   * A PID namespace is emptied by the kernel; elsewhere whoever got away is looked for: by descent,
+   * which a cleared environment does not hide, and by the session's mark, which a parent that ended
+   * does not.
+   */
+  async #swept(tree: readonly ProcessIdentity[]): Promise<WorkerExit> {
+    const { cgroup } = this.child;
+    await cgroup?.kill();
+    if (this.spec.cage !== "pidns") {
+      for (const member of tree) killExactly(member);
       await endSessionProcesses((sessionId) => sessionId === this.spec.sessionId);
     }
-    return await this.exited;
+    const exit = await this.exited;
+    await cgroup?.remove();
+    return exit;
   }
 
   #keepTail(line: string): void {
     this.#stderrTail.push(line);
     if (this.#stderrTail.length > 5) this.#stderrTail.shift();
-  }
-
-  #startTimeout(): CjmError {
-    const { capability, startTimeoutMs } = this.spec;
-    return new CjmError(
-      "WORKER_START_TIMEOUT",
-      `Worker of "${capability}" was not ready after ${startTimeoutMs} ms`,
-      { details: { capability, startTimeoutMs } },
-    );
   }
 
   #exitedEarly(exit: WorkerExit): CjmError {
@@ -246,6 +261,13 @@ class RunningWorker {
     );
   }
 
+  #wrongAddress(address: string): CjmError {
+    return new CjmError(
+      "WORKER_HANDSHAKE",
+      `Worker of "${this.spec.capability}" reports an address it was not told to listen on: ${address}`,
+    );
+  }
+
   #wrongProtocol(protocol: number): CjmError {
     return new CjmError(
       "WORKER_HANDSHAKE",
@@ -254,13 +276,27 @@ class RunningWorker {
   }
 }
 
+/** The error of a worker that did not come up in its time. */
+export function startTimeout({
+  capability,
+  startTimeoutMs,
+}: Pick<WorkerSpec, "capability" | "startTimeoutMs">): CjmError {
+  return new CjmError(
+    "WORKER_START_TIMEOUT",
+    `Worker of "${capability}" was not ready after ${startTimeoutMs} ms`,
+    { details: { capability, startTimeoutMs } },
+  );
+}
+
 /** `on SIGKILL`, or `with code 1`. */
 export function describeExit(exit: Pick<WorkerExit, "code" | "signal">): string {
   return exit.signal === null ? `with code ${exit.code ?? "unknown"}` : `on ${exit.signal}`;
 }
 
 async function spawn(spec: WorkerSpec): Promise<Child> {
-  const [file = "", ...args] = cagedCommand(spec.cage, spec.command);
+  const cgroup = spec.cage === "cgroup" ? await makeCgroup(spec) : undefined;
+  const command = cgroup?.command(spec.command) ?? cagedCommand(spec.cage, spec.command);
+  const [file = "", ...args] = command;
   const subprocess = execa(file, args, {
     cwd: spec.cwd,
     env: { ...spec.env, [SESSION_VARIABLE]: spec.sessionId, CJM_CONTROL_FD: String(CONTROL_FD) },
@@ -279,13 +315,29 @@ async function spawn(spec: WorkerSpec): Promise<Child> {
   const control = node.stdio[CONTROL_FD];
   if (subprocess.pid === undefined || !(control instanceof Duplex)) {
     const { shortMessage } = await subprocess;
+    await cgroup?.remove();
     throw new CjmError(
       "CAPABILITY_NOT_INSTALLED",
       `Worker of "${spec.capability}" cannot be started: ${shortMessage ?? file}`,
     );
   }
   const { pid, stdout, stderr } = subprocess;
-  return { pid, stdout, stderr, control, exited };
+  return { pid, stdout, stderr, control, cgroup, exited };
+}
+
+async function makeCgroup({ capability, sessionId }: WorkerSpec): Promise<WorkerCgroup> {
+  const search = await cgroupPlace();
+  if ("place" in search) return await WorkerCgroup.create(search.place, sessionId);
+  throw new CjmError(
+    "CAPABILITY_NOT_INSTALLED",
+    `Worker of "${capability}" cannot get a control group: ${search.reason}`,
+  );
+}
+
+/** A worker must not send its host, and the token, to a socket of somebody else. */
+function isWhereTold(address: string, { env, foreignAddress }: WorkerSpec): boolean {
+  const told = foreignAddress ?? env["CJM_LISTEN"] ?? "";
+  return address === told || (told.startsWith("tcp:") && address.startsWith("tcp:127.0.0.1:"));
 }
 
 function signalGroup(pid: number, signal: NodeJS.Signals): void {

@@ -10,6 +10,19 @@ const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const COMMA = 0x2c;
 const SPACE = 0x20;
+/** What is looked at byte by byte before the rest of a string is searched, which pays for long ones. */
+const LOOK_BYTES = 64;
+
+/** Bytes that neither open, close, separate nor quote: inside a number or a word, or between two. */
+const IS_PLAIN = Uint8Array.from({ length: 256 }, (_, byte) =>
+  ['"', ",", "[", "]", "{", "}"].includes(String.fromCharCode(byte)) ? 0 : 1,
+);
+
+function skipPlain(chunk: Uint8Array, from: number): number {
+  let index = from;
+  while (index < chunk.length && IS_PLAIN[chunk[index] ?? 0] === 1) index += 1;
+  return index;
+}
 
 /**
  * Counts bytes, nesting and values of a JSON body while it arrives, before anything parses it.
@@ -46,14 +59,19 @@ export class BodyScanner {
   }
 
   #skipString(chunk: Uint8Array, from: number): number {
-    for (let index = from; index < chunk.length; index += 1) {
-      const byte = chunk[index];
-      if (this.#escaped) this.#escaped = false;
-      else if (byte === BACKSLASH) this.#escaped = true;
-      else if (byte === QUOTE) {
-        this.#inString = false;
-        return index + 1;
+    let index = from;
+    while (index < chunk.length) {
+      const looked = Math.min(chunk.length, index + LOOK_BYTES);
+      for (; index < looked; index += 1) {
+        const byte = chunk[index];
+        if (this.#escaped) this.#escaped = false;
+        else if (byte === BACKSLASH) this.#escaped = true;
+        else if (byte === QUOTE) {
+          this.#inString = false;
+          return index + 1;
+        }
       }
+      if (!this.#escaped) index = nextMark(chunk, index);
     }
     return chunk.length;
   }
@@ -72,7 +90,17 @@ export class BodyScanner {
     else if (byte === 0x5b || byte === 0x7b) {
       this.#depth += 1;
       this.#atStart = true;
+      return index + 1;
     }
-    return index + 1;
+    return this.#inString ? index + 1 : skipPlain(chunk, index + 1);
   }
+}
+
+/** Where the next quote or backslash stands, or the end. */
+function nextMark(chunk: Uint8Array, from: number): number {
+  const quote = chunk.indexOf(QUOTE, from);
+  const end = quote === -1 ? chunk.length : quote;
+  // No further than the quote: a backslash beyond it may be megabytes away, string after string.
+  const escape = chunk.subarray(from, end).indexOf(BACKSLASH);
+  return escape === -1 ? end : from + escape;
 }

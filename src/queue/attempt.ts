@@ -1,10 +1,12 @@
-import { toError } from "../errors/index.ts";
+import { CjmError, toError } from "../errors/index.ts";
+import { BODY_LIMITS } from "../protocol/index.ts";
 import { clearTimers } from "./cancel-phases.ts";
 import { endOverdue, stopAttempt, timeOut } from "./cancellation.ts";
 import { complete, fail } from "./endings.ts";
 import type { ExecutableCall, ExecutionEvents } from "./executor.ts";
 import type { JobEntry, RunningAttempt } from "./job.ts";
 import type { RunLoop } from "./run-loop.ts";
+import { boundedAccounts } from "./worker-accounts.ts";
 
 /** Runs one admitted attempt to its end and hands the outcome to the run loop. */
 export async function runAttempt(
@@ -63,8 +65,28 @@ function callOf({ spec, attempt, chunks }: JobEntry, gpuUuid: string | null): Ex
   };
 }
 
+/**
+ * Keeps a chunk that nobody reads for the job's result, which has the limits of any other answer.
+ *
+ * @throws {CjmError} `RESPONSE_TOO_LARGE`, which ends the stream and so the call.
+ */
+function collector(entry: JobEntry): (chunk: unknown) => void {
+  let bytes = 0;
+  return (chunk) => {
+    bytes += Buffer.byteLength(JSON.stringify(chunk) ?? "null");
+    if (bytes > BODY_LIMITS.bytes || entry.collected.length >= BODY_LIMITS.values) {
+      throw new CjmError(
+        "RESPONSE_TOO_LARGE",
+        `The chunks of a stream that nobody reads have more than ${BODY_LIMITS.bytes} bytes or ${BODY_LIMITS.values} values; larger things are files`,
+      );
+    }
+    entry.collected.push(chunk);
+  };
+}
+
 function eventsOf(loop: RunLoop, entry: JobEntry, attempt: RunningAttempt): ExecutionEvents {
   const { timeoutMs } = entry.spec;
+  const collect = collector(entry);
   return {
     sent: ({ workerSessionId, loadMs }) => {
       entry.workerSessionId = workerSessionId;
@@ -79,14 +101,14 @@ function eventsOf(loop: RunLoop, entry: JobEntry, attempt: RunningAttempt): Exec
     progress: (fraction, message) => {
       loop.progress(entry, fraction, message);
     },
-    account: (eventType, payload) => {
+    account: boundedAccounts((eventType, payload) => {
       loop.run((unit) => {
         unit.jobEvent(entry, eventType, payload, { workerReported: true });
       });
-    },
+    }),
     chunk: async (value) => {
       if (entry.chunks !== null) await entry.chunks.push(value);
-      else entry.collected.push(value);
+      else collect(value);
     },
     measured: (peaks) => {
       attempt.peaks = peaks;

@@ -1,4 +1,4 @@
-import { CjmError } from "../errors/index.ts";
+import { CjmError, toError } from "../errors/index.ts";
 import { type Decision, describeBlock } from "../scheduler/index.ts";
 import { runAttempt } from "./attempt.ts";
 import { end, errorOf } from "./endings.ts";
@@ -23,12 +23,7 @@ export function decide(loop: RunLoop, decision: Decision, unit: Unit): void {
       evict(loop, decision, unit);
       return;
     case "evict_refuted":
-      unit.journal({
-        eventType: "eviction_refuted",
-        capabilityInstanceId: decision.instanceId,
-        payload: { expected_mb: decision.expectedMb, seen_mb: decision.seenMb },
-      });
-      endInstance(loop, decision.instanceId, "kept memory that it said it had released", unit);
+      refute(loop, decision, unit);
       return;
     case "respawn":
       endInstance(loop, decision.instanceId, decision.reason, unit);
@@ -98,19 +93,37 @@ function evict(loop: RunLoop, decision: DecisionOf<"evict">, unit: Unit): void {
   });
 }
 
+/** Always answers the scheduler: a release that nobody hears of would hold up what waits for it. */
 async function release(loop: RunLoop, instanceId: string, level: string): Promise<void> {
-  const replied = await loop.options.executor.release(instanceId, level).then(
-    () => true,
-    () => false,
+  const failure = await loop.options.executor.release(instanceId, level).then(
+    () => null,
+    (error: unknown) => toError(error).message,
   );
   loop.run((unit) => {
     unit.journal({
-      eventType: "eviction_confirmed",
+      eventType: failure === null ? "eviction_confirmed" : "eviction_refuted",
       capabilityInstanceId: instanceId,
-      payload: { level, replied },
+      payload: { level, ...(failure !== null && { error: failure }) },
     });
+    const replied = failure === null;
     loop.step({ type: "eviction_finished", now: loop.now(), instanceId, replied }, unit);
   });
+}
+
+/** What was reported and not seen; a worker that did not even report it has its row already. */
+function refute(loop: RunLoop, decision: DecisionOf<"evict_refuted">, unit: Unit): void {
+  const { instanceId, replied, expectedMb, seenMb } = decision;
+  if (replied) {
+    unit.journal({
+      eventType: "eviction_refuted",
+      capabilityInstanceId: instanceId,
+      payload: { expected_mb: expectedMb, seen_mb: seenMb },
+    });
+  }
+  const reason = replied
+    ? "kept memory that it said it had released"
+    : "did not release its memory when it was asked to";
+  endInstance(loop, instanceId, reason, unit);
 }
 
 function endInstance(loop: RunLoop, instanceId: string, reason: string, unit: Unit): void {

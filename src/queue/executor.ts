@@ -115,8 +115,14 @@ export interface Executor {
   names(): readonly string[];
   /** Makes a declared instance known; starts nothing. @throws {CjmError} naming every bad config key. */
   declare(instanceId: string, declaration: InstanceDeclaration): void;
-  /** Gives memory back without ending the worker. */
+  /**
+   * Asks an idle worker to give memory back. At level `unload`, or where it has no way to do that, its
+   * worker is ended. Settles within a limit whatever the worker does; an instance without a worker has
+   * nothing to release.
+   *
+   * @throws {CjmError} if the worker refuses, hangs or dies: it is to be ended.
+   */
   release(instanceId: string, level: string): Promise<void>;
-  /** Ends the instance's worker and its whole tree; the next call starts a new one. */
+  /** Ends the instance's worker, if it has one, and its whole tree; the next call starts a new one. */
   end(instanceId: string, reason: string): Promise<void>;
 }

@@ -1,4 +1,4 @@
-import type { JobChanges, JournalEntry, StoreWrite } from "../store/index.ts";
+import type { JobChanges, JournalEntry, NewJob, StoreWrite } from "../store/index.ts";
 import type { JobEntry } from "./job.ts";
 
 /**
@@ -7,9 +7,16 @@ import type { JobEntry } from "./job.ts";
 export class Unit {
   readonly writes: StoreWrite[] = [];
   readonly #effects: (() => void)[] = [];
+  /** Where the rows are that this unit inserts. */
+  readonly #inserted = new Map<string, number>();
 
-  write(...writes: readonly StoreWrite[]): void {
-    this.writes.push(...writes);
+  write(write: StoreWrite): void {
+    this.writes.push(write);
+  }
+
+  insertJob(job: NewJob): void {
+    this.#inserted.set(job.id, this.writes.length);
+    this.writes.push({ op: "job.insert", job });
   }
 
   journal(event: JournalEntry): void {
@@ -44,7 +51,15 @@ export class Unit {
 
   /** Changes columns of a job's row; `apply` changes the job in memory when they are committed. */
   updateJob(entry: JobEntry, changes: JobChanges, apply: (entry: JobEntry) => void): void {
-    this.writes.push({ op: "job.update", id: entry.spec.id, changes });
+    const { id } = entry.spec;
+    const position = this.#inserted.get(id);
+    const insert = position === undefined ? undefined : this.writes[position];
+    // Most jobs are admitted in the unit that submits them: that is one row and one statement.
+    if (position !== undefined && insert?.op === "job.insert") {
+      this.writes[position] = { op: "job.insert", job: { ...insert.job, ...changes } };
+    } else {
+      this.writes.push({ op: "job.update", id, changes });
+    }
     this.after(() => {
       apply(entry);
     });

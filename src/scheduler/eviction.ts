@@ -193,6 +193,7 @@ function refute(context: Context, instance: Instance, seenMb: number): void {
   context.decisions.push({
     type: "evict_refuted",
     instanceId: instance.id,
+    replied: eviction.repliedAt !== null,
     expectedMb: eviction.expectedMb,
     seenMb: Math.max(0, seenMb),
   });

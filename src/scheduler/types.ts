@@ -179,6 +179,8 @@ export type Decision =
   | {
       readonly type: "evict_refuted";
       readonly instanceId: string;
+      /** False: it did not answer, or answered with an error. */
+      readonly replied: boolean;
       readonly expectedMb: number;
       readonly seenMb: number;
     }

@@ -18,7 +18,10 @@ import type {
 } from "./diagnostics-records.ts";
 
 const DEFAULT_CAPACITY = 50_000;
+/** Characters that may wait; long lines fill the memory before their number does. */
+const DEFAULT_CAPACITY_CHARACTERS = 64 * 1024 * 1024;
 const MAX_BATCH = 5_000;
+const MAX_BATCH_CHARACTERS = 8 * 1024 * 1024;
 const MS_PER_DAY = 86_400_000;
 
 export interface DiagnosticsStoreOptions {
@@ -26,6 +29,8 @@ export interface DiagnosticsStoreOptions {
   readonly redact?: (text: string) => string;
   /** Entries that may wait; beyond that the oldest are dropped and counted. @default 50000 */
   readonly capacity?: number;
+  /** Characters of text that may wait, likewise. @default 64 Mi */
+  readonly capacityCharacters?: number;
   /** @default the wall clock */
   readonly now?: () => Date;
 }
@@ -42,11 +47,13 @@ export class DiagnosticsStore implements AsyncDisposable {
   readonly #reader: DiagnosticsReader;
   readonly #redact: (text: string) => string;
   readonly #capacity: number;
+  readonly #capacityCharacters: number;
   readonly #now: () => Date;
   readonly #retentions = new Map<number, PromiseWithResolvers<RetentionResult>>();
   #waiting: DiagnosticEntry[] = [];
   /** Entries before this position have been dropped or sent. */
   #head = 0;
+  #waitingCharacters = 0;
   #inFlight = false;
   #sendScheduled = false;
   #dropped = 0;
@@ -62,6 +69,7 @@ export class DiagnosticsStore implements AsyncDisposable {
     this.#reader = reader;
     this.#redact = options.redact ?? ((text) => text);
     this.#capacity = options.capacity ?? DEFAULT_CAPACITY;
+    this.#capacityCharacters = options.capacityCharacters ?? DEFAULT_CAPACITY_CHARACTERS;
     this.#now = options.now ?? (() => new Date());
     thread.on("message", (reply: ThreadReply) => this.#onReply(reply));
     thread.on("error", (error) => this.#fail(error));
@@ -182,7 +190,8 @@ export class DiagnosticsStore implements AsyncDisposable {
     }
     this.#appended += 1;
     this.#waiting.push(entry);
-    if (this.#waitingCount > this.#capacity) this.#dropOldest();
+    this.#waitingCharacters += lengthOf(entry);
+    while (this.#isOverfull) this.#dropOldest();
     if (this.#inFlight || this.#sendScheduled) return;
     this.#sendScheduled = true;
     setImmediate(() => {
@@ -191,7 +200,14 @@ export class DiagnosticsStore implements AsyncDisposable {
     });
   }
 
+  get #isOverfull(): boolean {
+    if (this.#waitingCount > this.#capacity) return true;
+    return this.#waitingCharacters > this.#capacityCharacters && this.#waitingCount > 1;
+  }
+
   #dropOldest(): void {
+    const oldest = this.#waiting[this.#head];
+    if (oldest !== undefined) this.#waitingCharacters -= lengthOf(oldest);
     this.#head += 1;
     this.#dropped += 1;
     if (this.#head <= this.#capacity) return;
@@ -206,7 +222,7 @@ export class DiagnosticsStore implements AsyncDisposable {
       this.#droppedTold = this.#dropped;
       this.#note(`${lost} diagnostic entries were dropped: the writer could not keep up`);
     }
-    const entries = this.#waiting.slice(this.#head, this.#head + MAX_BATCH);
+    const entries = this.#nextBatch();
     if (entries.length === 0) return;
     this.#head += entries.length;
     if (this.#waitingCount === 0) {
@@ -215,6 +231,20 @@ export class DiagnosticsStore implements AsyncDisposable {
     }
     this.#inFlight = true;
     this.#post({ type: "append", entries });
+  }
+
+  /** Handing a batch over copies it in this thread: its size bounds how long that takes. */
+  #nextBatch(): readonly DiagnosticEntry[] {
+    let end = this.#head;
+    let characters = 0;
+    while (end < Math.min(this.#waiting.length, this.#head + MAX_BATCH)) {
+      const entry = this.#waiting[end];
+      characters += entry === undefined ? 0 : lengthOf(entry);
+      if (characters > MAX_BATCH_CHARACTERS && end > this.#head) break;
+      if (entry !== undefined) this.#waitingCharacters -= lengthOf(entry);
+      end += 1;
+    }
+    return this.#waiting.slice(this.#head, end);
   }
 
   #note(message: string): void {
@@ -261,6 +291,7 @@ export class DiagnosticsStore implements AsyncDisposable {
     this.#failure = unwritable(error instanceof Error ? error.message : String(error), error);
     this.#dropped += this.#waitingCount;
     this.#waiting = [];
+    this.#waitingCharacters = 0;
     this.#head = 0;
     this.#giveUp(this.#failure);
   }
@@ -270,6 +301,13 @@ export class DiagnosticsStore implements AsyncDisposable {
     for (const waiting of this.#retentions.values()) waiting.reject(failure);
     this.#retentions.clear();
   }
+}
+
+/** Characters of everything in a row that may be long. */
+function lengthOf({ row }: DiagnosticEntry): number {
+  let length = 0;
+  for (const value of row) length += value?.length ?? 0;
+  return length;
 }
 
 /** Beside this file and of its kind: `.ts` from source, `.js` from a build. */

@@ -33,6 +33,8 @@ export class GroupCommit {
   readonly #options: GroupCommitOptions;
   readonly #listeners = new Set<(available: boolean) => void>();
   #staged: Unit[] = [];
+  /** Of the staged writes that replace one another, the last. */
+  readonly #latest = new Map<string, PreparedWrite>();
   #flushScheduled = false;
   #available = true;
   #closed = false;
@@ -59,6 +61,8 @@ export class GroupCommit {
   add(writes: readonly PreparedWrite[]): Promise<readonly number[]> {
     if (this.#closed) return Promise.reject(this.#unavailable());
     const settled = Promise.withResolvers<readonly number[]>();
+    for (const write of writes)
+      if (write.replaces !== null) this.#latest.set(write.replaces, write);
     this.#staged.push({ writes, rowIds: [], fault: undefined, settled });
     if (this.#available && !this.#flushScheduled) {
       this.#flushScheduled = true;
@@ -89,6 +93,7 @@ export class GroupCommit {
     }
     const units = this.#staged;
     this.#staged = [];
+    this.#latest.clear();
     for (const unit of units) {
       if (unit.fault === undefined) unit.settled.resolve(unit.rowIds);
       else unit.settled.reject(unit.fault);
@@ -104,6 +109,7 @@ export class GroupCommit {
     } catch (error) {
       if (!isRowFault(error)) throw error;
       // Some row is bad. Which one decides whose unit fails; the others must not pay for it.
+      this.#latest.clear();
       this.#transaction(() => {
         for (const unit of units) this.#runApart(unit);
       });
@@ -124,9 +130,14 @@ export class GroupCommit {
 
   #run(unit: Unit): void {
     unit.fault = undefined;
-    unit.rowIds = unit.writes.map(({ statement, parameters, expects }) => {
-      const { changes, lastInsertRowid } = statement.run(parameters);
-      if (changes === 0 && expects !== null) throw new TypeError(expects);
+    unit.rowIds = unit.writes.map((write) => {
+      const { statement, parameters, expects, replaces } = write;
+      if (replaces !== null && (this.#latest.get(replaces) ?? write) !== write) return 0;
+      const values = typeof parameters === "function" ? parameters() : parameters;
+      const { changes, lastInsertRowid } = statement.run(values);
+      if (changes === 0 && expects !== null) {
+        throw new TypeError(`${expects} "${values.at(-1)}" does not exist`);
+      }
       return Number(lastInsertRowid);
     });
   }

@@ -63,41 +63,15 @@ function kyselyOf(sqlite: Database): Kysely<JournalSchema> {
   return new Kysely<JournalSchema>({ dialect: new SqliteDialect({ database: sqlite }) });
 }
 
-const NEW_JOB: Omit<
-  Required<NewJob>,
-  "id" | "capabilityInstanceId" | "status" | "submittedAt"
-> = Object.freeze({
-  capabilityName: null,
-  action: null,
-  taskName: null,
-  method: null,
+/** What a new job has where its record does not say; the rest is NULL. */
+const NEW_JOB = Object.freeze({
   kwargs: {},
   control: {},
   priority: 0,
-  startedAt: null,
-  completedAt: null,
   attempt: 0,
   retryCount: 0,
   maxRetries: 0,
-  timeoutMs: null,
-  compositionId: null,
-  nodeId: null,
-  itemIndex: null,
-  runId: null,
-  actor: null,
-  result: null,
-  error: null,
-  blockReason: null,
-  cancelRequestedAt: null,
-  cancelPhase: null,
-  configHash: null,
-  profileKey: null,
-  inputBucket: null,
-  vramLimitMb: null,
-  progress: null,
-  statusMessage: null,
-  workerSessionId: null,
-});
+}) satisfies Partial<NewJob>;
 
 interface EncodedUnit {
   readonly writes: readonly PreparedWrite[];
@@ -171,7 +145,7 @@ class SqliteJournal extends JournalReader implements JournalDatabase {
     const tables = this.#tables;
     switch (write.op) {
       case "job.insert":
-        return tables.job.insert({ ...NEW_JOB, ...write.job });
+        return tables.job.insert(write.job, NEW_JOB);
       case "job.update":
         return tables.job.update(write.id, write.changes);
       case "composition.insert":
@@ -183,7 +157,7 @@ class SqliteJournal extends JournalReader implements JournalDatabase {
       case "items.put":
         return tables.items.put(write.items);
       case "profile.put":
-        return tables.profile.put(write.profile);
+        return tables.profile.putLatest(write.profile, write.profile.key);
       case "profile.delete":
         return tables.profile.delete(write.key);
       case "config.put":

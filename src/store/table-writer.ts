@@ -9,15 +9,23 @@ export type LooseSchema = Record<string, Record<string, SqlValue>>;
 /** One statement with its values; running it needs no more thought. */
 export interface PreparedWrite {
   readonly statement: Statement<[SqlValue[]]>;
-  readonly parameters: SqlValue[];
-  /** What is missing when the statement changes no row; null where that is no fault. */
+  /** A function where they are found out when it is run. */
+  readonly parameters: SqlValue[] | (() => SqlValue[]);
+  /** The table where the row of the last parameter must be; null where changing none is no fault. */
   readonly expects: string | null;
+  /** Of several with the same name in one commit only the last need be run; null where all must. */
+  readonly replaces: string | null;
 }
 
 interface Column {
   readonly field: string;
   readonly name: string;
   readonly kind: FieldKind;
+}
+
+interface Update {
+  readonly columns: readonly Column[];
+  readonly statement: Statement<[SqlValue[]]>;
 }
 
 /**
@@ -35,6 +43,7 @@ export class TableWriter {
   /** What an insert gives; SQLite numbers `seq` itself. */
   readonly #columns: readonly Column[];
   readonly #statements = new Map<string, Statement<[SqlValue[]]>>();
+  readonly #updates = new Map<string, Update>();
 
   /** `key`: columns that identify a row. */
   constructor(
@@ -52,47 +61,50 @@ export class TableWriter {
       .map(([field, column]) => ({ field, ...column }));
   }
 
-  /** A member that is absent is stored as NULL. */
-  insert(record: object): PreparedWrite {
+  /** A member that is absent is stored as its default, or NULL. */
+  insert(record: object, defaults: Readonly<Record<string, unknown>> = {}): PreparedWrite {
     const compile = (): string =>
       this.#db.insertInto(this.#table).values(this.#placeholders()).compile().sql;
-    return this.#prepared("insert", compile, encode(record, this.#columns));
+    return this.#prepared("insert", compile, encode(record, this.#columns, defaults));
+  }
+
+  /**
+   * As {@link put}, for a row of which only the last version of a commit matters. `record` must not
+   * change any more.
+   */
+  putLatest(record: object, id: string): PreparedWrite {
+    const { statement } = this.#prepared("put", () => this.#compilePut(), []);
+    const parameters = (): SqlValue[] => encode(record, this.#columns);
+    return { statement, parameters, expects: null, replaces: `${this.#table} ${id}` };
   }
 
   /** Inserts, or replaces the row with the same key. */
   put(record: object): PreparedWrite {
-    const compile = (): string => {
-      const row = this.#placeholders();
-      const rest = Object.keys(row).filter((column) => !this.#key.includes(column));
-      return this.#db
-        .insertInto(this.#table)
-        .values(row)
-        .onConflict((conflict) =>
-          conflict
-            .columns([...this.#key])
-            .doUpdateSet((eb) =>
-              Object.fromEntries(rest.map((column) => [column, eb.ref(`excluded.${column}`)])),
-            ),
-        )
-        .compile().sql;
-    };
-    return this.#prepared("put", compile, encode(record, this.#columns));
+    return this.#prepared("put", () => this.#compilePut(), encode(record, this.#columns));
+  }
+
+  #compilePut(): string {
+    const row = this.#placeholders();
+    const rest = Object.keys(row).filter((column) => !this.#key.includes(column));
+    return this.#db
+      .insertInto(this.#table)
+      .values(row)
+      .onConflict((conflict) =>
+        conflict
+          .columns([...this.#key])
+          .doUpdateSet((eb) =>
+            Object.fromEntries(rest.map((column) => [column, eb.ref(`excluded.${column}`)])),
+          ),
+      )
+      .compile().sql;
   }
 
   /** Changes the given fields of the row whose only key column has this value. */
   update(id: string, changes: object): PreparedWrite {
-    const given = new Map<string, unknown>(Object.entries(changes));
-    const columns = this.#columns.filter(({ field }) => given.get(field) !== undefined);
-    if (columns.length === 0)
-      throw new TypeError(`an update of ${this.#table} "${id}" changes nothing`);
-    const [key = "id"] = this.#key;
-    const compile = (): string => {
-      const row = Object.fromEntries(columns.flatMap(namesOf).map((name) => [name, null]));
-      return this.#db.updateTable(this.#table).set(row).where(key, "=", id).compile().sql;
-    };
-    const shape = `update ${columns.map(({ name }) => name).join()}`;
-    const write = this.#prepared(shape, compile, [...encode(changes, columns), id]);
-    return { ...write, expects: `${this.#table} "${id}" does not exist` };
+    const { columns, statement } = this.#updateOf(id, changes);
+    const parameters = encode(changes, columns);
+    parameters.push(id);
+    return { statement, parameters, expects: this.#table, replaces: null };
   }
 
   delete(id: string): PreparedWrite {
@@ -102,13 +114,31 @@ export class TableWriter {
     return this.#prepared("delete", compile, [id]);
   }
 
+  /** The statement for the fields that `changes` has, compiled once for each set of them. */
+  #updateOf(id: string, changes: object): Update {
+    if (!isRecord(changes)) throw new TypeError("Changes must be an object");
+    let shape = "";
+    for (const field in changes) if (changes[field] !== undefined) shape += `${field},`;
+    const known = this.#updates.get(shape);
+    if (known !== undefined) return known;
+    const columns = this.#columns.filter(({ field }) => changes[field] !== undefined);
+    if (columns.length === 0)
+      throw new TypeError(`an update of ${this.#table} "${id}" changes nothing`);
+    const [key = "id"] = this.#key;
+    const row = Object.fromEntries(columns.flatMap(namesOf).map((name) => [name, null]));
+    const { sql } = this.#db.updateTable(this.#table).set(row).where(key, "=", id).compile();
+    const update = { columns, statement: this.#sqlite.prepare<[SqlValue[]]>(sql) };
+    this.#updates.set(shape, update);
+    return update;
+  }
+
   #prepared(shape: string, compile: () => string, parameters: SqlValue[]): PreparedWrite {
     let statement = this.#statements.get(shape);
     if (statement === undefined) {
       statement = this.#sqlite.prepare<[SqlValue[]]>(compile());
       this.#statements.set(shape, statement);
     }
-    return { statement, parameters, expects: null };
+    return { statement, parameters, expects: null, replaces: null };
   }
 
   /** A row that only gives Kysely the columns; every value becomes a parameter. */
@@ -122,11 +152,15 @@ function namesOf({ name, kind }: Column): readonly string[] {
 }
 
 /** Values in the order of the columns' names. */
-function encode(record: object, columns: readonly Column[]): SqlValue[] {
+function encode(
+  record: object,
+  columns: readonly Column[],
+  defaults: Readonly<Record<string, unknown>> = {},
+): SqlValue[] {
   if (!isRecord(record)) throw new TypeError("A row must be an object");
   const values: SqlValue[] = [];
   for (const { field, kind } of columns) {
-    const value = record[field] ?? null;
+    const value = record[field] ?? defaults[field] ?? null;
     if (kind === "plain" || kind === "flag") {
       values.push(toSql(value, field));
     } else if (kind === "json") {

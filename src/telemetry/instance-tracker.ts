@@ -7,6 +7,9 @@ const PSS_PERIOD_MS = 1_000;
 /** For a large tree it takes so long that only this share of the time may go into it. */
 const PSS_TIME_SHARE = 0.01;
 
+/** Peaks are true at 10 Hz; a tree is not searched for new processes more often than that. */
+const LOOK_PERIOD_MS = 100;
+
 /** What one look at an instance's tree found. */
 export interface TreeUse {
   /** Resident memory of the tree; shared pages once, where `method` is `pss`. */
@@ -37,6 +40,7 @@ export class InstanceTracker {
   readonly #clock: TelemetryClock;
   readonly #cpuByProcess = new Map<string, number>();
   #processes: readonly ProcessReading[] = [];
+  #lookedMs = -Infinity;
   #innerPids = new Map<string, number>();
   #cgroup: string | null | undefined;
   #cpuMs = 0;
@@ -63,8 +67,22 @@ export class InstanceTracker {
 
   async look(nowMs: number): Promise<TreeUse> {
     const found = this.#reader.tree(this.rootPid);
+    this.#lookedMs = nowMs;
     // Awaiting what is there already would let other work in between every two trees.
-    const processes = found instanceof Promise ? await found : found;
+    return this.#take(found instanceof Promise ? await found : found, nowMs);
+  }
+
+  /**
+   * As {@link look}, for less: where a look was taken just before, only the processes that it found
+   * are read again. Finding a tree costs several times as much as reading it.
+   */
+  async glance(nowMs: number): Promise<TreeUse> {
+    if (nowMs - this.#lookedMs >= LOOK_PERIOD_MS) return await this.look(nowMs);
+    const found = this.#reader.reread(this.#processes);
+    return this.#take(found instanceof Promise ? await found : found, nowMs);
+  }
+
+  #take(processes: readonly ProcessReading[], nowMs: number): TreeUse {
     this.#processes = processes;
     this.#countCpu(processes);
     const rssBytes = processes.reduce((sum, { rssBytes: bytes }) => sum + bytes, 0);

@@ -13,18 +13,11 @@ export class PidusageReader implements ProcessReader {
   async tree(rootPid: number): Promise<readonly ProcessReading[]> {
     const { stdout } = await run("ps", ["-A", "-o", "pid=,ppid="]);
     this.#parents = parseParents(stdout);
-    const pids = descendants(rootPid, this.#parents);
-    if (pids.length === 0) return [];
-    const usage = await pidusage(pids).catch(() => ({}));
-    return Object.values(usage)
-      .filter((stat) => stat !== null)
-      .map(({ pid, ppid, memory, ctime, elapsed, timestamp }) => ({
-        pid,
-        parent: ppid,
-        startId: String(Math.round((timestamp - elapsed) / 1000)),
-        rssBytes: memory,
-        cpuMs: ctime,
-      }));
+    return await read(descendants(rootPid, this.#parents));
+  }
+
+  async reread(known: readonly ProcessReading[]): Promise<readonly ProcessReading[]> {
+    return await read(known.map(({ pid }) => pid));
   }
 
   parent(pid: number): number | undefined {
@@ -42,6 +35,20 @@ export class PidusageReader implements ProcessReader {
   pssBytes(): Promise<number | null> {
     return Promise.resolve(null);
   }
+}
+
+async function read(pids: readonly number[]): Promise<readonly ProcessReading[]> {
+  if (pids.length === 0) return [];
+  const usage = await pidusage([...pids]).catch(() => ({}));
+  return Object.values(usage)
+    .filter((stat) => stat !== null)
+    .map(({ pid, ppid, memory, ctime, elapsed, timestamp }) => ({
+      pid,
+      parent: ppid,
+      startId: String(Math.round((timestamp - elapsed) / 1000)),
+      rssBytes: memory,
+      cpuMs: ctime,
+    }));
 }
 
 /** The reader that fits this system. */

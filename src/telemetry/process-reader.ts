@@ -18,6 +18,10 @@ export interface ProcessReader {
   readonly namespace: string | null;
   /** The process and all that descend from it; empty when it is gone. */
   tree(rootPid: number): readonly ProcessReading[] | Promise<readonly ProcessReading[]>;
+  /** Those of a tree that still run, as they are now; new children are not looked for. */
+  reread(
+    known: readonly ProcessReading[],
+  ): readonly ProcessReading[] | Promise<readonly ProcessReading[]>;
   /** Undefined for a process that cannot be seen. */
   parent(pid: number): number | undefined;
   /** The process's numbers, from our PID namespace to its own. */
@@ -64,6 +68,15 @@ export class ProcReader implements ProcessReader {
         seen.add(child);
         queue.push(child);
       }
+    }
+    return found;
+  }
+
+  reread(known: readonly ProcessReading[]): readonly ProcessReading[] {
+    const found: ProcessReading[] = [];
+    for (const { pid, startId } of known) {
+      const reading = this.#stat(pid);
+      if (reading?.startId === startId) found.push(reading);
     }
     return found;
   }

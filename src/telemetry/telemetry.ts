@@ -59,6 +59,7 @@ export class Telemetry implements AsyncDisposable {
   #wake = new AbortController();
   #loop: Promise<void> | undefined;
   #activeUntilMs = -Infinity;
+  #nextLookMs = -Infinity;
   #gpus: readonly { readonly state: GpuState; readonly attribution: GpuAttribution }[] = [];
   #sample: { readonly value: GpuSample; readonly atMs: number } | undefined;
 
@@ -130,7 +131,7 @@ export class Telemetry implements AsyncDisposable {
     const endMs = this.#clock.now();
     const hasGpus = this.#isLive() && this.#gpus.length > 0;
     if (hasGpus && job.gpuSamples < ENOUGH_SAMPLES) await this.#follower?.readOnce(FRESH_LIMIT_MS);
-    job.looked(await job.instance.look(this.#clock.now()));
+    job.looked(await job.instance.glance(this.#clock.now()));
     this.#jobs.delete(jobId);
     job.instance.jobs.delete(jobId);
     job.instance.hasRun = true;
@@ -184,12 +185,14 @@ export class Telemetry implements AsyncDisposable {
     return hasNone ? this.#rates.idle : this.#rate();
   }
 
-  /** Looks now, and for a while at the active rate. */
+  /** Looks soon, and for a while at the active rate. */
   #hurry(): void {
-    this.#activeUntilMs = this.#clock.now() + LINGER_MS;
+    const nowMs = this.#clock.now();
+    this.#activeUntilMs = nowMs + LINGER_MS;
     if (this.#loop === undefined) return;
     this.#follower?.follow(this.#gpuRate());
-    this.#wake.abort();
+    // A thousand jobs in a second are not a thousand looks.
+    if (this.#nextLookMs - nowMs > 1000 / this.#rates.active) this.#wake.abort();
   }
 
   async #run(): Promise<void> {
@@ -199,6 +202,7 @@ export class Telemetry implements AsyncDisposable {
       await this.#lookAtTrees(startMs);
       this.#follower?.follow(this.#gpuRate());
       const restMs = 1000 / this.#rate() - (this.#clock.now() - startMs);
+      this.#nextLookMs = this.#clock.now() + Math.max(1, restMs);
       await this.#clock.sleep(Math.max(1, restMs), this.#wake.signal).catch(() => undefined);
     }
   }

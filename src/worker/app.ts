@@ -1,12 +1,13 @@
 import { Hono } from "hono/tiny";
-import type { Context, MiddlewareHandler } from "hono";
+import type { Context } from "hono";
 import { CjmError } from "../errors/index.ts";
 import { PROTOCOL_VERSION } from "../protocol/limits.ts";
 import { readJsonBody, type WorkerBindings } from "./body.ts";
 import { cancel, execute, executeStream, task } from "./call-routes.ts";
 import type { Capability } from "./capability.ts";
 import { checkTriggers } from "./config.ts";
-import { toFailure } from "./failure.ts";
+import { refusalAnswer } from "./failure.ts";
+import { type Guard, guarded } from "./guard.ts";
 import * as lifeCycle from "./life-cycle.ts";
 import { WorkerRuntime, type RuntimeOptions } from "./runtime.ts";
 import { treeStats } from "./process-tree.ts";
@@ -35,13 +36,10 @@ export function createWorkerApp(capability: Capability, options: RuntimeOptions 
 }
 
 /** @throws {TypeError} for a capability that contradicts itself. */
-export function buildApp(
-  runtime: WorkerRuntime,
-  guard?: MiddlewareHandler<WorkerBindings>,
-): WorkerApp {
+export function buildApp(runtime: WorkerRuntime, guard?: Guard): WorkerApp {
   checkTriggers(runtime.capability);
   const app: WorkerApp = new Hono();
-  if (guard !== undefined) app.use(guard);
+  if (guard !== undefined) app.use(guarded(guard));
   addIdentity(app, runtime);
   addLifeCycle(app, runtime);
   app.post("/execute", (c) => execute(c, runtime));
@@ -112,8 +110,7 @@ function unsupported(what: string): CjmError {
   return new CjmError("METHOD_NOT_SUPPORTED", `this worker does not answer ${what}`);
 }
 
-/** Life-cycle endpoints of the original answer `status` and `detail`; the typed error rides along. */
 function fail(c: Context<WorkerBindings>, runtime: WorkerRuntime, error: unknown): Response {
-  const { status, body } = toFailure(error, { capabilityName: runtime.capability.name });
-  return c.json({ status: "error", detail: body._job_error.message, ...body }, status);
+  const { status, body } = refusalAnswer(runtime.capability, error);
+  return c.json(body, status);
 }

@@ -29,6 +29,15 @@ export function toFailure(
   return { status, body: { _job_error: error } };
 }
 
+/** The answer to a request that became no call; life-cycle endpoints of the original answer so. */
+export function refusalAnswer(
+  { name }: { readonly name: string },
+  error: unknown,
+): { readonly status: FailureStatus; readonly body: Readonly<Record<string, unknown>> } {
+  const { status, body } = toFailure(error, { capabilityName: name });
+  return { status, body: { status: "error", detail: body._job_error.message, ...body } };
+}
+
 /** Whatever an aborted call throws, it failed for the reason of its abort. */
 function duringCall(thrown: unknown, signal: AbortSignal): unknown {
   if (signal.aborted && signal.reason instanceof CjmError) {

@@ -1,8 +1,6 @@
 import { unlinkSync } from "node:fs";
-import type { Server } from "node:http";
-import { createAdaptorServer, type ServerType } from "@hono/node-server";
+import { createServer, type RequestListener, type Server } from "node:http";
 import { CjmError } from "../errors/index.ts";
-import type { WorkerApp } from "./app.ts";
 
 export interface Listening {
   /** As the host reaches it: `unix:<path>` or `tcp:127.0.0.1:<port>`. */
@@ -19,9 +17,9 @@ const MAX_SOCKET_PATH_BYTES = 103;
  *
  * @throws {CjmError} `WORKER_HANDSHAKE` for an address of another form.
  */
-export async function listen(app: WorkerApp, address: string): Promise<Listening> {
-  const server = createAdaptorServer({ fetch: app.fetch });
-  if ("requestTimeout" in server) removeTimeouts(server);
+export async function listen(listener: RequestListener, address: string): Promise<Listening> {
+  const server = createServer(listener);
+  removeTimeouts(server);
   const path = /^unix:(?<path>.+)$/u.exec(address)?.groups?.["path"];
   if (path !== undefined) return listenUnix(server, path);
   const port = /^tcp:127\.0\.0\.1:(?<port>\d+)$/u.exec(address)?.groups?.["port"];
@@ -41,7 +39,7 @@ function removeTimeouts(server: Server): void {
   server.keepAliveTimeout = 0;
 }
 
-async function listenUnix(server: ServerType, path: string): Promise<Listening> {
+async function listenUnix(server: Server, path: string): Promise<Listening> {
   const bytes = Buffer.byteLength(path);
   if (bytes > MAX_SOCKET_PATH_BYTES) {
     throw new CjmError(
@@ -61,7 +59,7 @@ async function listenUnix(server: ServerType, path: string): Promise<Listening> 
   return { address: `unix:${path}`, port: undefined, close: () => unlinkQuietly(path) };
 }
 
-async function listenTcp(server: ServerType, port: number): Promise<Listening> {
+async function listenTcp(server: Server, port: number): Promise<Listening> {
   const listening = opened(server);
   server.listen(port, "127.0.0.1");
   await listening;
@@ -70,7 +68,7 @@ async function listenTcp(server: ServerType, port: number): Promise<Listening> {
   return { address: `tcp:127.0.0.1:${bound}`, port: bound, close: () => undefined };
 }
 
-function opened(server: ServerType): Promise<void> {
+function opened(server: Server): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once("listening", resolve);
   server.once("error", reject);

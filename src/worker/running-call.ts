@@ -9,6 +9,9 @@ import type { FrameSink } from "./control-stream.ts";
 import { beat } from "./heartbeat.ts";
 import type { ProgressReports } from "./progress.ts";
 
+/** Has `left` called if the host closes the connection before it has the answer. */
+export type OnLeft = (left: () => void) => void;
+
 /** What a call needs from the worker it runs in. */
 export interface CallHost {
   readonly sink: FrameSink;

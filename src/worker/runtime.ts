@@ -23,7 +23,7 @@ import { currentCall, withCall } from "./current-call.ts";
 import { beat } from "./heartbeat.ts";
 import { createLogger } from "./logger.ts";
 import { ProgressReports } from "./progress.ts";
-import { RunningCall } from "./running-call.ts";
+import { type OnLeft, RunningCall } from "./running-call.ts";
 
 export interface RuntimeOptions {
   /** Where frames go. @default nowhere */
@@ -45,6 +45,7 @@ export class WorkerRuntime {
   readonly #tasks: ReadonlyMap<string, TaskAdapter>;
   readonly #calls = new Set<RunningCall>();
   readonly #logLevel: LogLevel;
+  #idle: PromiseWithResolvers<void> | undefined;
   #dataFolder: string | undefined;
   /** The config in force; undefined until initialized. */
   config: Readonly<Record<string, unknown>> | undefined;
@@ -95,12 +96,12 @@ export class WorkerRuntime {
   }
 
   /**
-   * Begins a call; `connection` is the life of the host's request. The caller ends it with
+   * Begins a call, which is over if the host leaves. The caller ends it with
    * {@link WorkerRuntime.end}.
    *
    * @throws {CjmError} `CAPABILITY_NOT_LOADED` before `/initialize`.
    */
-  begin(envelope: Envelope, connection: AbortSignal): RunningCall {
+  begin(envelope: Envelope, onLeft: OnLeft): RunningCall {
     if (this.config === undefined) {
       throw new CjmError("CAPABILITY_NOT_LOADED", `${this.capability.name} is not initialized`);
     }
@@ -116,11 +117,9 @@ export class WorkerRuntime {
       },
       envelope,
     );
-    const left = (): void => {
+    onLeft(() => {
       call.abort(new CjmError("CAPABILITY_CANCELLED", "the host closed the connection"));
-    };
-    if (connection.aborted) left();
-    else connection.addEventListener("abort", left, { once: true });
+    });
     this.#calls.add(call);
     return call;
   }
@@ -131,6 +130,16 @@ export class WorkerRuntime {
     this.#calls.delete(call);
     this.progress.finish(call.jobId);
     await this.sink.flush?.();
+    if (this.#calls.size > 0) return;
+    this.#idle?.resolve();
+    this.#idle = undefined;
+  }
+
+  /** Resolves when no call runs. */
+  async idle(): Promise<void> {
+    if (this.#calls.size === 0) return;
+    this.#idle ??= Promise.withResolvers<void>();
+    await this.#idle.promise;
   }
 
   /** Aborts the call of one job, or all; returns how many. */

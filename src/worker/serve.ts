@@ -1,16 +1,23 @@
+import type { RequestListener } from "node:http";
+import { getRequestListener } from "@hono/node-server";
 import { PROTOCOL_VERSION } from "../protocol/limits.ts";
 import { bindAdapters } from "./adapters.ts";
 import { buildApp, FEATURES } from "./app.ts";
 import type { Capability } from "./capability.ts";
 import { ControlStream } from "./control-stream.ts";
-import { guard } from "./guard.ts";
+import { directListener } from "./direct.ts";
+import { Guard } from "./guard.ts";
 import { cleanup } from "./life-cycle.ts";
 import { listen, type Listening } from "./listen.ts";
 import { log, parseLogLevel } from "./logger.ts";
 import { killDescendants } from "./process-tree.ts";
 import { loadRequestSchemas } from "./requests.ts";
+import { within } from "../util/wait.ts";
 import { WorkerRuntime } from "./runtime.ts";
 import { codeSection } from "./surface.ts";
+
+/** Time that cancelled calls have to end before the worker does. */
+const LAST_WORDS_MS = 1_000;
 
 /**
  * Serves a capability to the host that started this process, until the host ends it or is gone.
@@ -54,11 +61,10 @@ async function start(capability: Capability): Promise<void> {
   const token = await control.token();
   const address = env["CJM_LISTEN"] ?? "";
   const hosts = (): string[] => [`127.0.0.1:${listening?.port}`, `localhost:${listening?.port}`];
-  const app = buildApp(
-    runtime,
-    guard({ token, sink: control, ...(address.startsWith("tcp:") && { hosts }) }),
-  );
-  listening = await listen(app, address);
+  const guard = new Guard({ token, sink: control, ...(address.startsWith("tcp:") && { hosts }) });
+  const answer = getRequestListener(buildApp(runtime, guard).fetch);
+  const rest: RequestListener = (incoming, outgoing) => void answer(incoming, outgoing);
+  listening = await listen(directListener(runtime, guard, rest), address);
   control.send({
     type: "ready",
     protocol: PROTOCOL_VERSION,
@@ -98,6 +104,8 @@ async function stop(
   close: () => void,
 ): Promise<void> {
   runtime.cancel();
+  // Cleaning up under a call that still runs could break what it uses; the host's grace is longer.
+  await within(runtime.idle(), LAST_WORDS_MS);
   try {
     if (runtime.config !== undefined) await cleanup(runtime);
   } catch (error) {

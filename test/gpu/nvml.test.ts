@@ -9,13 +9,13 @@ import { ProcReader, Telemetry, type GpuSource } from "../../src/telemetry/index
 import type { Gpu } from "../../workers/gpu-monitor/model.ts";
 import { Monitor } from "../../workers/gpu-monitor/monitor.ts";
 import { NvidiaSmiSource } from "../../workers/gpu-monitor/sources/nvidia-smi.ts";
-import { NvmlSource } from "../../workers/gpu-monitor/sources/nvml.ts";
+import { NvmlDriver } from "../../workers/gpu-monitor/sources/nvml-driver.ts";
 
 const MIB = 1024 ** 2;
 const HELD_MB = 2_048;
 /** A context takes a few hundred MiB beside what is allocated in it. */
 const CONTEXT_MB = 1_024;
-const opened = await NvmlSource.open("libnvidia-ml.so.1");
+const opened = await NvmlDriver.open("libnvidia-ml.so.1");
 const skipped = typeof opened === "string" ? opened : undefined;
 const cage = (await probeCage()).cage;
 
@@ -129,7 +129,7 @@ describe.skipIf(skipped !== undefined)(`on a real GPU (${skipped ?? "present"})`
     const script = `
       const { NvmlSource } = await import(${JSON.stringify(join(import.meta.dirname, "../../workers/gpu-monitor/sources/nvml.ts"))});
       const source = await NvmlSource.open("libnvidia-ml.so.1");
-      console.log(JSON.stringify((await source.read()).gpus.map((gpu) => gpu.processes)));
+      console.log(JSON.stringify(source.read().gpus.map((gpu) => gpu.processes)));
       process.exit(0);`;
     const hook = join(import.meta.dirname, "../fixtures/gpu/from-source.ts");
     const run = (kind: "group" | "pidns"): string => {

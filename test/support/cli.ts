@@ -13,25 +13,25 @@ export interface CliResult {
   readonly stderr: string;
 }
 
+export interface CliOptions {
+  readonly dataDir: string;
+  readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
 /** Starts the built `cjm-ctl` in the repository, or in `cwd`, with a data directory of its own. */
 // oxlint-disable-next-line typescript/explicit-module-boundary-types -- execa's own type is the point
-export function startCli(
-  args: readonly string[],
-  options: { readonly dataDir: string; readonly cwd?: string },
-) {
+export function startCli(args: readonly string[], options: CliOptions) {
   return execa(process.execPath, [MAIN, ...args], {
     cwd: options.cwd ?? ROOT,
-    env: { ...process.env, CJM_DATA_DIR: options.dataDir, CI: "1", NO_COLOR: "1" },
+    env: { ...process.env, CJM_DATA_DIR: options.dataDir, CI: "1", NO_COLOR: "1", ...options.env },
     extendEnv: false,
     reject: false,
     stdin: "ignore",
   });
 }
 
-export async function runCli(
-  args: readonly string[],
-  options: { readonly dataDir: string; readonly cwd?: string },
-): Promise<CliResult> {
+export async function runCli(args: readonly string[], options: CliOptions): Promise<CliResult> {
   const { exitCode, stdout, stderr } = await startCli(args, options);
   return { exitCode, stdout, stderr };
 }

@@ -7,7 +7,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { CjmError } from "cjm-substrate/worker";
 import type { Backend } from "./backend.ts";
-import { JailCgroup, type CgroupParent } from "./cgroup.ts";
+import { JailCgroup, warmMoveLock, type CgroupParent } from "./cgroup.ts";
 import { guestCommand } from "./jail-init.ts";
 import { OutputCapture, type CapturedOutput } from "./output-capture.ts";
 import { FD, WORK_FOLDER, type JailPolicy } from "./policy.ts";
@@ -186,15 +186,18 @@ export class Jail implements AsyncDisposable {
     const abort = AbortSignal.any([signal, AbortSignal.timeout(READY_TIMEOUT_MS)]);
     const onAbort = (): void => this.kill();
     abort.addEventListener("abort", onAbort);
+    const { cgroups } = this.#engine;
+    const warming = cgroups === null ? undefined : warmMoveLock(cgroups);
     const ready = await this.#reports.line("ready");
     abort.removeEventListener("abort", onAbort);
     signal.throwIfAborted();
     if (ready === undefined) throw await this.#setupError(abort.aborted);
     this.initPid = findInit(this.#child.pid ?? 0);
-    if (this.#engine.cgroups === null) return;
+    if (cgroups === null) return;
+    await warming;
     jailCount += 1;
     const id = `${process.pid}-${Date.now().toString(36)}-${jailCount}`;
-    this.cgroup = JailCgroup.create(this.#engine.cgroups, id, policy.limits);
+    this.cgroup = JailCgroup.create(cgroups, id, policy.limits);
     this.cgroup.add(this.initPid);
   }
 

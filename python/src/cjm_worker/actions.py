@@ -7,6 +7,7 @@ import inspect
 import typing
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
+from .accept import acceptor
 from .calls import Call
 from .errors import CapabilityError, CapabilityInputError
 from .schema import Member, SchemaBuilder, decode, finish, object_schema, schema_of, to_plain
@@ -103,6 +104,8 @@ class TypedMethod:
             schema["additionalProperties"] = builder.build(self._rest, "**") or True
         self.input_schema = finish(schema, builder)
         self.output_schema = schema_of(self._returns, f"the result of {self.name}")
+        self._accepts_input = acceptor(self.input_schema)
+        self._accepts_output = acceptor(self.output_schema)
 
     def to_manifest(self) -> Dict[str, Any]:
         """The action as ``code.actions`` of a manifest lists it."""
@@ -121,8 +124,8 @@ class TypedMethod:
         Raises CapabilityInputError naming every bad field.
         """
         given = self._named(args, kwargs)
-        problems = find_problems(given, self.input_schema)
-        if problems:
+        if not self._accepts_input(given):
+            problems = find_problems(given, self.input_schema)
             raise CapabilityInputError(
                 f"{self.name}: {describe_problems(problems)}", fields_invalid=paths_of(problems)
             )
@@ -164,8 +167,8 @@ class TypedMethod:
         except TypeError as error:
             message = f"{self.name} returned a value without JSON form: {error}"
             raise CapabilityError(message, code="CAPABILITY_OUTPUT") from error
-        problems = find_problems(plain, self.output_schema)
-        if problems:
+        if not self._accepts_output(plain):
+            problems = find_problems(plain, self.output_schema)
             raise CapabilityError(
                 f"{self.name} returned a wrong value: {describe_problems(problems)}",
                 code="CAPABILITY_OUTPUT",

@@ -86,14 +86,16 @@ def parse_json(body: bytes) -> Any:
         raise CapabilityInputError(f"the body is not JSON: {error}") from None
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 def to_json(value: Any) -> bytes:
     """Compact UTF-8 JSON.
 
     Raises ValueError for NaN and infinities, TypeError for values JSON has no form for.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode("utf-8")
+        return _encode(value).encode("utf-8")
     except UnicodeEncodeError:
         # Lone surrogates have no UTF-8; as escapes they survive.
         return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")

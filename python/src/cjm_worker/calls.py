@@ -223,11 +223,17 @@ def current_call() -> Optional[Call]:
     return _current.get()
 
 
-@contextmanager
-def entered(call: Call) -> Iterator[Call]:
+class entered:
     """Makes ``call`` the current one for the block."""
-    token = _current.set(call)
-    try:
-        yield call
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_call", "_token")
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __enter__(self) -> Call:
+        self._token = _current.set(self._call)
+        return self._call
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)

@@ -78,6 +78,7 @@ def describe_adapter(cls: Type[TaskAdapter], spec: str = "") -> Dict[str, Any]:
         "task_name": cls.task_name,
         "module": module,
         "class": class_name,
+        "methods": sorted(task_methods(cls)),
         "required_tool_protocol": (
             f"{protocol.__module__}.{protocol.__qualname__}" if protocol else ""
         ),

@@ -14,9 +14,10 @@ from typing import Any, Callable, List, NoReturn, Optional, Type
 
 from .calls import current_call
 from .capability import Capability
+from .connection import listen
 from .control import ControlStream, claim_control_socket
 from .errors import utc_now
-from .http import Server, listen
+from .http import Server
 from .stats import descendants
 from .surface import load_attribute
 from .worker import PROTOCOL_VERSION, Worker
@@ -305,9 +306,9 @@ class _Refusals:
 def _finish(worker: Optional[Worker]) -> None:
     if worker is None:
         return
-    worker.cancel_all("the worker is ending")
+    worker.calls.cancel_all("the worker is ending")
     # Cleaning up under a call that still runs could break what it uses; the host's grace is 2 s.
-    worker.wait_idle(1.0)
+    worker.calls.wait_idle(1.0)
     try:
         worker.run_cleanup()
     except Exception as error:

@@ -6,7 +6,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Type
 from .calls import Call
 from .capability import Capability
 from .control import Frame, encode_frame
-from .worker import Request, Response, Worker
+from .messages import Request, Response
+from .worker import Worker
 
 
 class FrameList:

@@ -17,7 +17,8 @@ class Problem(NamedTuple):
     message: str
 
 
-def _is_finite_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
+    """True for a JSON number, which NaN, infinities and booleans are not."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return isinstance(value, int) or value - value == 0
@@ -29,8 +30,8 @@ _TYPES: Dict[str, Callable[[Any], bool]] = {
     "null": lambda value: value is None,
     "object": lambda value: isinstance(value, dict),
     "array": lambda value: isinstance(value, list),
-    "number": _is_finite_number,
-    "integer": lambda value: _is_finite_number(value) and value == int(value),
+    "number": is_finite_number,
+    "integer": lambda value: is_finite_number(value) and value == int(value),
 }
 
 
@@ -161,7 +162,7 @@ def _scalar_problems(value: Any, schema: Schema, path: str) -> List[Problem]:
         problems += _length_problems(len(value), schema, names, path)
         if "pattern" in schema and not re.search(schema["pattern"], value):
             problems.append(Problem(path, f"does not match {schema['pattern']}"))
-    elif _is_finite_number(value):
+    elif is_finite_number(value):
         problems += _range_problems(value, schema, path)
     return problems
 

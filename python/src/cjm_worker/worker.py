@@ -1,34 +1,30 @@
 """The routes of a worker, apart from any socket: a request goes in, a response comes out."""
 
 import os
-import threading
 import time
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Generator,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Union,
-)
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 from .actions import TypedMethod, actions_of
-from .bounds import check_bounds, parse_json, to_json
+from .bounds import to_json
 from .calls import Call, Envelope, entered
 from .capability import Capability
 from .control import FrameSink
-from .errors import CapabilityError, CapabilityInputError, to_job_error
+from .errors import CapabilityError, to_job_error
 from .lifecycle import LifeCycle
+from .messages import (
+    LineGenerator,
+    Lines,
+    Request,
+    Response,
+    array_of,
+    encode_result,
+    members_of,
+    object_of,
+)
+from .running import RunningCalls
 from .schema import to_plain
 from .stats import ProcessStats
 from .surface import BoundTask, bind_tasks, structural_surface
-
-LineGenerator = Generator[bytes, None, None]
 
 PROTOCOL_VERSION = 1
 FEATURES = ("cancel_by_job", "control_stream", "progress_by_job", "release")
@@ -41,24 +37,6 @@ _STATUS = {
 #: A tool that calls ``sys.exit`` fails its call; it does not end the worker.
 _FAILURES = (Exception, SystemExit)
 _REFUSAL_CODES = {400: "CAPABILITY_INPUT", 413: "REQUEST_TOO_LARGE"}
-
-
-class Response(NamedTuple):
-    """What goes back: one JSON body, or the lines of a stream."""
-
-    status: int
-    body: Union[bytes, "Lines"]
-
-
-class Request(NamedTuple):
-    """What came in; the body is read and bounded, not yet parsed."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    body: bytes
-    #: Told about the call this request became, so that a closed connection can cancel it.
-    watch: Callable[[Call], None] = lambda call: None
 
 
 def _json(value: Any, status: int = 200) -> Response:
@@ -81,12 +59,7 @@ class Worker:
         self.life = LifeCycle(capability, sink)
         self.tasks: Dict[str, BoundTask] = bind_tasks(capability, adapters)
         self._sink = sink
-        self._lock = threading.RLock()
-        self._idle = threading.Condition(self._lock)
-        self._running: List[Call] = []
-        #: What the latest call that reported any used.
-        self._usage: Dict[str, float] = {}
-        self._last: Optional[Call] = None
+        self.calls = RunningCalls(sink)
         self._stats = ProcessStats()
         self._routes: Dict[str, Dict[str, Callable[[Request], Response]]] = {
             "GET": self._questions(),
@@ -105,7 +78,7 @@ class Worker:
         surface = structural_surface(type(self.capability))
         return {
             "/health": lambda _: _json(self.health()),
-            "/stats": lambda _: _json({**self._stats.read(), "usage": self._usage}),
+            "/stats": lambda _: _json({**self._stats.read(), "usage": self.calls.usage}),
             "/structural_surface": lambda _: _json(surface),
             "/config_schema": lambda _: _json(self.life.config_schema),
             "/config": lambda _: _json(self.life.config_json or {}),
@@ -153,15 +126,6 @@ class Worker:
         code = _REFUSAL_CODES.get(status, "METHOD_NOT_SUPPORTED")
         return self._failure(CapabilityError(message, code=code), status=status)
 
-    def cancel_all(self, reason: str) -> int:
-        """Cancels every running call; the number of them."""
-        return self._cancel_where(lambda call: True, reason)
-
-    def wait_idle(self, timeout: float) -> bool:
-        """Waits until no call runs; False when the time is up first."""
-        with self._idle:
-            return self._idle.wait_for(lambda: not self._running, timeout)
-
     def run_cleanup(self) -> None:
         """Runs the author's cleanup, unless it already ran."""
         self.life.run_cleanup()
@@ -183,16 +147,17 @@ class Worker:
         self, name: str, route: Callable[[Dict[str, Any], Call], Dict[str, Any]]
     ) -> Callable[[Request], Response]:
         def run(request: Request) -> Response:
-            body = _object(request.body)
+            body = object_of(request.body)
             call = Call(self._sink, name=name)
-            self._start(call, request)
+            self.calls.start(call)
+            request.watch(call)
             try:
                 with entered(call):
                     return _json(route(body, call))
             except _FAILURES as error:
                 return self._failure(error, call)
             finally:
-                self._end(call)
+                self.calls.end(call)
 
         return run
 
@@ -209,7 +174,7 @@ class Worker:
         return ask
 
     def _execute(self, request: Request) -> Response:
-        body = _object(request.body)
+        body = object_of(request.body)
         method, kwargs = self._choose(body)
         if method.streaming:
             message = f"{method.name} streams; call /execute_stream"
@@ -217,7 +182,7 @@ class Worker:
         call = self._begin(request, body, method.name)
 
         def run() -> Any:
-            values = method.bind_input(_array(body, "args"), kwargs)
+            values = method.bind_input(array_of(body, "args"), kwargs)
             call.check_cancel()
             return method.encode_output(method.invoke(self.capability, values, call))
 
@@ -226,31 +191,31 @@ class Worker:
     def _answer(self, call: Call, run: Callable[[], Any]) -> Response:
         try:
             with entered(call):
-                return Response(200, _encode_result(run()))
+                return Response(200, encode_result(run()))
         except _FAILURES as error:
             return self._failure(error, call)
         finally:
-            self._end(call)
+            self.calls.end(call)
 
     def _execute_stream(self, request: Request) -> Response:
         """Wrong input is refused with its status; a failure afterwards is the last line."""
-        body = _object(request.body)
+        body = object_of(request.body)
         method, kwargs = self._choose(body)
-        values = method.bind_input(_array(body, "args"), kwargs)
+        values = method.bind_input(array_of(body, "args"), kwargs)
         call = self._begin(request, body, method.name)
         lines = self._lines(method, values, call)
-        return Response(200, Lines(lines, lambda: self._end(call), call))
+        return Response(200, Lines(lines, lambda: self.calls.end(call), call))
 
     def _lines(self, method: TypedMethod, values: Dict[str, Any], call: Call) -> LineGenerator:
         try:
             # A generator runs in its consumer's context: this connection's thread has this call.
             with entered(call):
                 for chunk in self._chunks(method, values, call):
-                    yield _encode_result(chunk) + b"\n"
+                    yield encode_result(chunk) + b"\n"
         except _FAILURES as error:
             yield to_json({"_job_error": self._job_error(self._meaning(error, call), call)}) + b"\n"
         finally:
-            self._end(call)
+            self.calls.end(call)
 
     def _chunks(self, method: TypedMethod, values: Dict[str, Any], call: Call) -> Iterator[Any]:
         call.check_cancel()
@@ -266,14 +231,14 @@ class Worker:
             result.close()
 
     def _task(self, request: Request) -> Response:
-        body = _object(request.body)
+        body = object_of(request.body)
         task, name = str(body.get("task")), str(body.get("method"))
         bound = self.tasks.get(task)
         method = bound.methods.get(name) if bound and not name.startswith("_") else None
         if bound is None or method is None:
             return self.refuse(404, f"no method {name!r} of task {task!r} is bound")
         call = self._begin(request, body, f"{task}.{name}")
-        adapter, kwargs = bound.adapter, _members(body, "kwargs")
+        adapter, kwargs = bound.adapter, members_of(body, "kwargs")
         chosen = method
 
         def run() -> Any:
@@ -297,8 +262,8 @@ class Worker:
             account["duration_s"] = round(time.monotonic() - started, 6)
             call.record_account("task_account", account)
 
-    def _choose(self, body: Mapping[str, Any]) -> "tuple[TypedMethod, Dict[str, Any]]":
-        kwargs = dict(_members(body, "kwargs"))
+    def _choose(self, body: Mapping[str, Any]) -> Tuple[TypedMethod, Dict[str, Any]]:
+        kwargs = dict(members_of(body, "kwargs"))
         name = kwargs.pop("action", None)
         if name is None:
             name = next((key for key, item in self.actions.items() if item.default), None)
@@ -312,7 +277,8 @@ class Worker:
     def _begin(self, request: Request, body: Mapping[str, Any], name: str) -> Call:
         self.life.require_config()
         call = Call(self._sink, Envelope.from_wire(body.get("envelope")), name)
-        self._start(call, request)
+        self.calls.start(call)
+        request.watch(call)
         return call
 
     def _meaning(self, error: BaseException, call: Call) -> BaseException:
@@ -323,96 +289,20 @@ class Worker:
         meant.__cause__ = error
         return meant
 
-    def _start(self, call: Call, request: Request) -> None:
-        with self._lock:
-            self._running.append(call)
-            self._last = call
-        request.watch(call)
-
-    def _end(self, call: Call) -> None:
-        with self._lock:
-            if call in self._running:
-                self._running.remove(call)
-                self._idle.notify_all()
-            if call.usage:
-                self._usage = dict(call.usage)
-        # What the call reported arrives before its answer does.
-        self._sink.flush_job(call.job_id)
-
     def _cancel(self, request: Request) -> Response:
-        job = _object(request.body).get("job_id")
-        count = self._cancel_where(lambda call: job is None or call.job_id == job, "by request")
+        job = object_of(request.body).get("job_id")
+        count = self.calls.cancel_where(
+            lambda call: job is None or call.job_id == job, "by request"
+        )
         return _json({"status": "cancelled", "calls": count})
 
-    def _cancel_where(self, chosen: Callable[[Call], bool], reason: str) -> int:
-        with self._lock:
-            calls = [call for call in self._running if chosen(call)]
-        for call in calls:
-            call.cancel(reason)
-        return len(calls)
-
     def _progress(self, request: Request) -> Response:
-        job = request.query.get("job_id")
-        with self._lock:
-            matching = [call for call in self._running if job is not None and call.job_id == job]
-            call = matching[-1] if matching else (self._last if job is None else None)
+        call = self.calls.latest(request.query.get("job_id"))
         if call is None:
             return _json({"progress": 0.0, "message": ""})
         return _json({"progress": call.progress, "message": call.message})
 
 
-class Lines:
-    """The lines of a stream; closing it before its end cancels the call."""
-
-    def __init__(self, lines: LineGenerator, end: Callable[[], None], call: Call) -> None:
-        self._lines = lines
-        self._end = end
-        self._call = call
-        self._finished = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._lines
-        self._finished = True
-
-    def close(self) -> None:
-        """Ends the stream, also one that was never begun."""
-        if not self._finished:
-            self._call.cancel("the caller left the stream")
-        self._lines.close()
-        self._end()
-
-
 def _status_of(job_error: Mapping[str, Any]) -> int:
     known = _STATUS.get(job_error["code"])
     return known or (400 if job_error["category"] == "user_input" else 500)
-
-
-def _encode_result(value: Any) -> bytes:
-    try:
-        encoded = to_json(value)
-    except ValueError as error:
-        message = f"the result has no JSON form: {error}"
-        raise CapabilityError(message, code="CAPABILITY_OUTPUT") from error
-    check_bounds(encoded, response=True)
-    return encoded
-
-
-def _object(body: bytes) -> Dict[str, Any]:
-    value = parse_json(body) if body.strip() else {}
-    if not isinstance(value, dict):
-        raise CapabilityInputError("the body must be a JSON object", fields_invalid=["body"])
-    return value
-
-
-def _members(body: Mapping[str, Any], key: str) -> Dict[str, Any]:
-    value = body.get(key)
-    if value is not None and not isinstance(value, dict):
-        raise CapabilityInputError(f"{key} must be an object", fields_invalid=[key])
-    return value or {}
-
-
-def _array(body: Mapping[str, Any], key: str) -> List[Any]:
-    value = body.get(key)
-    if value is not None and not isinstance(value, list):
-        raise CapabilityInputError(f"{key} must be an array", fields_invalid=[key])
-    return value or []

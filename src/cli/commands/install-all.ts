@@ -59,7 +59,7 @@ function createProgress(): Progress {
 function lineProgress(): Progress {
   return {
     onEvent: (event) => {
-      if (event.type === "step") print(`${event.name}: ${event.text}`);
+      if (event.type === "step") print(`${event.name}: ${harmless(event.text)}`);
     },
     end: () => Promise.resolve(),
   };

@@ -123,10 +123,10 @@ function journalSource(store: JournalReads, { job, run, session }: LogsOptions):
       data: row,
       line: [
         color.dim(clock(row.ts)),
-        row.eventType.padEnd(20),
+        harmless(row.eventType).padEnd(20),
         color.dim(short(row.compositionId)),
         color.dim(short(row.jobId)),
-        (row.nodeId ?? row.capabilityInstanceId ?? "-").padEnd(14),
+        harmless(row.nodeId ?? row.capabilityInstanceId ?? "-").padEnd(14),
         harmless(compactPayload(row.payload)),
       ].join(" "),
     }));
@@ -148,7 +148,7 @@ function recordSource(store: DiagnosticsReader, { job, session, level }: LogsOpt
         color.dim(clock(row.ts)),
         paintLevel(row.level),
         color.dim(short(row.jobId)),
-        color.dim(row.loggerName),
+        color.dim(harmless(row.loggerName)),
         harmless(row.message),
         ...(row.excText === null ? [] : [`\n${harmless(row.excText)}`]),
       ].join(" "),
@@ -191,15 +191,17 @@ function snakeKeys(row: object): Record<string, unknown> {
 }
 
 function clock(ts: string): string {
-  return ts.slice(0, 23).replace("T", " ");
+  return harmless(ts).slice(0, 23).replace("T", " ");
 }
 
 function short(id: string | null): string {
-  return (id ?? "-").slice(0, 8).padEnd(8);
+  return harmless(id ?? "-")
+    .slice(0, 8)
+    .padEnd(8);
 }
 
 function paintLevel(level: string): string {
-  const text = level.toUpperCase().padEnd(8);
+  const text = harmless(level).toUpperCase().padEnd(8);
   if (level === "error" || level === "critical") return color.red(text);
   return level === "warning" ? color.yellow(text) : text;
 }

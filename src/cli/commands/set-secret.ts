@@ -1,6 +1,15 @@
+import { join } from "node:path";
+import type { SecretChange, SecretEffect } from "../../capability/index.ts";
 import { DoorClient } from "../../door/index.ts";
 import { CjmError } from "../../errors/index.ts";
-import { readHostInfo, SecretStore } from "../../store/index.ts";
+import {
+  acquireHostLock,
+  openJournalDatabase,
+  readHostInfo,
+  type SecretAddress,
+  SecretStore,
+} from "../../store/index.ts";
+import { compact } from "../../util/compact.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
 import { print, printError, printJson } from "../terminal.ts";
@@ -37,16 +46,56 @@ export async function setSecretCommand(
     );
   }
   const { dataDir } = await configOf(options);
+  const secret = { capability, key, scope: options.scope };
+  const value = options.delete === true ? null : await askValue(secret, options);
+  const done = await changeSecret(dataDir, secret, value);
+  report({ ...done, capability, key }, options);
+  if (done.failed.length > 0) return EXIT.failed;
+  return done.changed ? EXIT.ok : EXIT.usage;
+}
+
+/** What was done, and what became of the workers that had the secret. */
+interface Done extends SecretEffect {
+  readonly changed: boolean;
+}
+
+/**
+ * Keeps or, for a null value, deletes a secret. A live host journals it and replaces the workers;
+ * without one it is journaled here, under the host's lock.
+ */
+async function changeSecret(
+  dataDir: string,
+  secret: SecretAddress,
+  value: string | null,
+): Promise<Done> {
   const secrets = new SecretStore(dataDir);
-  const address = { capability, key, scope: options.scope };
-  const changed =
-    options.delete === true
-      ? await secrets.delete(address)
-      : await secrets.set(address, await askValue(address, options)).then(() => true);
-  const reloaded =
-    changed && options.scope === undefined ? await reloadInstances(dataDir, capability) : [];
-  report({ capability, key, changed, reloaded }, options);
-  return changed ? EXIT.ok : EXIT.usage;
+  const change = async (): Promise<boolean> => {
+    if (value === null) return await secrets.delete(secret);
+    await secrets.set(secret, value);
+    return true;
+  };
+  const told = { ...secret, change: value === null ? "delete" : "set" } as const;
+  const live = await readHostInfo(dataDir);
+  if (live?.door != null) {
+    if (!(await change())) return { changed: false, reloaded: [], failed: [] };
+    await using client = new DoorClient(live.door);
+    return { changed: true, ...(await client.secretChanged(told)) };
+  }
+  // A host that is only starting has no door yet; the lock then refuses before anything is changed.
+  await using _lock = await acquireHostLock(dataDir, { pid: process.pid, door: null });
+  const changed = await change();
+  if (changed) await journalChange(dataDir, told);
+  return { changed, reloaded: [], failed: [] };
+}
+
+async function journalChange(
+  dataDir: string,
+  { capability, key, change, scope }: SecretChange,
+): Promise<void> {
+  await using store = await openJournalDatabase(join(dataDir, "journal.db"));
+  const payload = compact({ key, change, scope });
+  const event = { eventType: "secret_changed", capabilityName: capability, payload };
+  await store.stage([{ op: "journal.append", event }]);
 }
 
 async function askValue(
@@ -74,8 +123,9 @@ async function readAll(): Promise<string> {
 /** One line of the terminal, typed unseen. */
 async function readHidden(prompt: string): Promise<string> {
   const { stdin } = process;
-  process.stderr.write(prompt);
+  // Before anything is shown: what is typed at once would be echoed.
   stdin.setRawMode(true).setEncoding("utf8").resume();
+  process.stderr.write(prompt);
   const line = Promise.withResolvers<string>();
   let value = "";
   const type = (text: string): void => {
@@ -94,24 +144,8 @@ async function readHidden(prompt: string): Promise<string> {
   }
 }
 
-/** A worker gets its secrets when it starts; those that run are replaced. */
-async function reloadInstances(dataDir: string, capability: string): Promise<readonly string[]> {
-  const live = await readHostInfo(dataDir);
-  if (live?.door == null) return [];
-  await using client = new DoorClient(live.door);
-  const { instances } = await client.status();
-  const concerned = instances.filter((one) => one.capability === capability && one.pid !== null);
-  for (const { id } of concerned) await client.reload(id);
-  return concerned.map(({ id }) => id);
-}
-
 function report(
-  done: {
-    readonly capability: string;
-    readonly key: string;
-    readonly changed: boolean;
-    readonly reloaded: readonly string[];
-  },
+  done: Done & { readonly capability: string; readonly key: string },
   options: SetSecretOptions,
 ): void {
   if (options.json === true) {
@@ -121,5 +155,7 @@ function report(
   const name = `${done.capability}/${done.key}`;
   if (!done.changed) printError(`There is no secret ${name}.`);
   else print(options.delete === true ? `Deleted ${name}.` : `Kept ${name}.`);
-  for (const id of done.reloaded) print(`Instance ${id} has a new worker with it.`);
+  const now = options.delete === true ? "without" : "with";
+  for (const id of done.reloaded) print(`Instance ${id} has a new worker ${now} it.`);
+  for (const { id, message } of done.failed) printError(`Instance ${id} has no worker: ${message}`);
 }

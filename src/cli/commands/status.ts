@@ -70,7 +70,7 @@ function instanceCells(instance: HostStatus["instances"][number]): string[] {
 
 function gpuCells(gpu: HostStatus["gpus"][number]): string[] {
   return [
-    gpu.uuid,
+    harmless(gpu.uuid),
     `total ${megabytes(gpu.total_mb)}`,
     `free ${megabytes(gpu.free_mb)}`,
     `reserved ${megabytes(gpu.reserved_mb)}`,

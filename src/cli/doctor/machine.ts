@@ -31,7 +31,14 @@ async function lookAtNpm(): Promise<Finding> {
 }
 
 async function lookAtPython(): Promise<Finding> {
-  const { executable, version } = await findPython(undefined, process.env);
+  const python = await findPython(undefined, process.env).catch(() => undefined);
+  if (python === undefined) {
+    return failed(
+      "there is no Python 3.9 or newer",
+      "install one, such as: sudo apt-get install python3 python3-venv; Python capabilities need it",
+    );
+  }
+  const { executable, version } = python;
   const found = await tryProgram(executable, ["-c", "import venv, ensurepip"]);
   if ("output" in found) return ok(`${version} at ${executable}`);
   return warning(
@@ -50,9 +57,9 @@ async function lookAtCage({ substrate }: ResolvedConfig): Promise<Finding> {
   const { cage, reason } = await probeCage();
   if (reason === undefined) return ok(`workers and all they start die with the host (${cage})`);
   return warning(
-    `process groups only: ${reason}`,
+    `${cage === "cgroup" ? "control groups" : "process groups only"}: ${reason}`,
     IS_LINUX
-      ? "install util-linux and allow user namespaces (see below); until then a process that leaves its group is ended when the next host starts"
+      ? "install util-linux and allow user namespaces (see below); until then what outlives a killed host is ended when the next one starts"
       : "nothing to do here: PID namespaces are Linux only",
   );
 }
@@ -115,26 +122,49 @@ async function lookAtJails(): Promise<Finding> {
 async function lookAtCgroups(): Promise<Finding> {
   const needed = ["memory", "pids"];
   const controllers = await readFile("/sys/fs/cgroup/cgroup.controllers", "utf8").catch(() => "");
-  if (controllers === "") {
-    return warning(
-      "version 2 is not mounted: jails fall back to rlimits for memory and processes",
-      "boot with systemd.unified_cgroup_hierarchy=1",
-    );
-  }
-  const own = /^0::(?<path>.*)$/mu.exec(await readFile("/proc/self/cgroup", "utf8"))?.groups?.[
-    "path"
-  ];
-  const folder = join("/sys/fs/cgroup", own ?? "");
+  if (controllers === "") return lookAtFirstCgroups(needed);
+  const folder = join("/sys/fs/cgroup", await ownCgroup("0:"));
   const missing = needed.filter((name) => !controllers.split(/\s+/u).includes(name));
-  const isOurs = await access(folder, constants.W_OK).then(
-    () => true,
-    () => false,
-  );
+  const isOurs = await isWritable(folder);
   if (missing.length === 0 && isOurs)
     return ok(`version 2 with ${needed.join(" and ")}, ours to divide`);
   const why = isOurs ? `without ${missing.join(", ")}` : `${folder} is not ours to divide`;
   return warning(
     `${why}: jails fall back to rlimits for memory and processes`,
     "start the host with: systemd-run --user --scope -p Delegate=yes <command>",
+  );
+}
+
+/** Version 1: a hierarchy for each controller. */
+async function lookAtFirstCgroups(needed: readonly string[]): Promise<Finding> {
+  const ours = await Promise.all(
+    needed.map(async (name) => {
+      const mount = join("/sys/fs/cgroup", name);
+      // In a container the path may be the machine's; the mount then shows our own at its top.
+      const own = join(mount, await ownCgroup(name));
+      return (await isWritable(own)) || (await isWritable(mount));
+    }),
+  );
+  if (ours.every(Boolean)) return ok(`version 1 with ${needed.join(" and ")}, ours to divide`);
+  return warning(
+    "version 2 is not mounted, and version 1 is not ours to divide: jails fall back to rlimits for memory and processes",
+    "boot with systemd.unified_cgroup_hierarchy=1",
+  );
+}
+
+/** Path of our own cgroup in the hierarchy of a controller; `0:` is version 2. */
+async function ownCgroup(controller: string): Promise<string> {
+  const lines = (await readFile("/proc/self/cgroup", "utf8")).split("\n");
+  const line = lines.find(
+    (text) =>
+      text.startsWith(`${controller}:`) || text.split(":")[1]?.split(",").includes(controller),
+  );
+  return line?.split(":").slice(2).join(":") ?? "";
+}
+
+async function isWritable(folder: string): Promise<boolean> {
+  return access(folder, constants.W_OK).then(
+    () => true,
+    () => false,
   );
 }

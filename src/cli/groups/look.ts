@@ -8,6 +8,7 @@ export function addLookCommands(frame: Frame): void {
   addLogs(frame);
   addLive(frame);
   addAsk(frame);
+  addReport(frame);
   addDoctor(frame);
 }
 
@@ -49,6 +50,21 @@ function addAsk({ command, globals, finish }: Frame): void {
     });
 }
 
+function addReport({ command, globals, finish }: Frame): void {
+  command("report", {
+    summary: "Write one HTML file about a composition: graph, timeline, memory, losses, pass@k",
+    example: "report 9b6c427a-3f5a-4ecd-b8c0-c91b31971e85 --out report.html",
+    heading: HEADING,
+  })
+    .argument("[composition]", "id of it (default: the newest)")
+    .option("-o, --out <file>", "where to write it (default: <name>-<id>.html)")
+    .option(...JSON_OPTION)
+    .action(async (id: string | undefined, options: Options) => {
+      const { reportCommand } = await import("../commands/report.ts");
+      await finish(reportCommand(id, { ...globals(), ...options }));
+    });
+}
+
 function addLogs({ command, globals, finish }: Frame): void {
   command("logs", {
     summary: "Show what workers logged, or the journal of what the host did",
@@ -69,7 +85,7 @@ function addLogs({ command, globals, finish }: Frame): void {
       await finish(logsCommand({ ...globals(), ...options }));
     });
   command("retention", {
-    summary: "Delete old diagnostics now, by age and size; the journal is never touched",
+    summary: "Delete old diagnostics, and large results, by age and size; the journal stays",
     example: "retention --max-age-days 7",
     heading: HEADING,
   })
@@ -80,6 +96,14 @@ function addLogs({ command, globals, finish }: Frame): void {
     .option(
       "--max-total-mb <mb>",
       "delete the oldest until it fits (default: diagnostics_retention_max_mb of cjm.yaml)",
+    )
+    .option(
+      "--results-max-age-days <days>",
+      "delete large results and adopted files of work that ended before (default: none)",
+    )
+    .option(
+      "--results-max-total-mb <mb>",
+      "delete the oldest of them until they fit; what unfinished work needs stays (default: none)",
     )
     .option(...JSON_OPTION)
     .action(async (options: Options) => {

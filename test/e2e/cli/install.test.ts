@@ -1,8 +1,9 @@
 import { createHash } from "node:crypto";
-import { cp, glob, lstat, readFile, rm, writeFile } from "node:fs/promises";
+import { appendFile, cp, glob, lstat, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { hostPackage } from "../../../src/config/index.ts";
 import { runCli, temporaryFolder, type CliResult } from "../../support/cli.ts";
 
 const FIXTURES = fileURLToPath(new URL("../../fixtures/projects/greeters", import.meta.url));
@@ -68,6 +69,22 @@ describe("install-all", () => {
       { name: "js-greeter", outcome: "unchanged" },
       { name: "py-script", outcome: "installed" },
     ]);
+  });
+
+  test("takes the Python SDK from --substrate-source instead", async () => {
+    const own = join(folder.path, "sdk");
+    const { root } = hostPackage();
+    await cp(join(root, "python"), own, {
+      recursive: true,
+      filter: (path) => !/__pycache__|egg-info|\/tests(?:\/|$)/u.test(path),
+    });
+    await appendFile(join(own, "src/cjm_worker/__init__.py"), "\nOF_MY_OWN = True\n");
+    const result = await install("--only", "py-script", "--substrate-source", own, "--json");
+    expect(result.exitCode, result.stderr).toBe(0);
+    const [sdk] = await Array.fromAsync(
+      glob("envs/py-script/*/lib/python*/site-packages/cjm_worker/__init__.py", { cwd: dataDir }),
+    );
+    expect(await readFile(join(dataDir, sdk ?? ""), "utf8")).toContain("OF_MY_OWN");
   });
 
   test("names every capability that is not there, with what may be meant", async () => {

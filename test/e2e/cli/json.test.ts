@@ -26,7 +26,7 @@ const composition = (code: string): string =>
       wait: {
         capability: "sandbox",
         action: "run",
-        kwargs: { language: "python", isolation: "none", code },
+        kwargs: { language: "python", isolation: "none", code, limits: { wall_ms: 60_000 } },
       },
     },
   });

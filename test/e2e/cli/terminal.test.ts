@@ -50,6 +50,27 @@ describe("on a terminal", () => {
     expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(72);
   });
 
+  test("set-secret asks unseen, and Ctrl-C leaves everything as it was", async () => {
+    const secret = "typed-and-never-shown";
+    const args = ["set-secret", "in-place", "KEY"];
+    const keys = [["Value of KEY for in-place: ", `${secret}X\u007f\r`]] as const;
+    const typed = await runInTerminal(args, { dataDir, keys });
+    expect(typed.exitCode, typed.raw).toBe(0);
+    expect(typed.lines.join("\n")).toContain("Kept in-place/KEY.");
+    expect(typed.raw).not.toContain(secret.slice(0, 5));
+    const path = join(dataDir, "secrets/secrets.json");
+    const kept = await readFile(path, "utf8");
+    expect(kept).toContain(`"${secret}"`);
+
+    const stopped = await runInTerminal(args, {
+      dataDir,
+      keys: [["Value of KEY for in-place: ", "another-value\u0003"]],
+    });
+    expect(stopped.exitCode).toBe(2);
+    expect(stopped.raw).not.toContain("another");
+    expect(await readFile(path, "utf8")).toBe(kept);
+  });
+
   test("install-all shows its progress and gives the cursor back", async () => {
     const { raw, lines, exitCode } = await runInTerminal(["install-all"], {
       dataDir,

@@ -215,7 +215,11 @@ test("a capability that names other platforms is refused by name", async () => {
 });
 
 describe("task adapters", () => {
-  async function addAdapter(name: string, members: unknown): Promise<void> {
+  async function addAdapter(
+    name: string,
+    members: unknown,
+    methods?: readonly string[],
+  ): Promise<void> {
     const manifest = {
       unit: "adapter",
       name,
@@ -223,6 +227,7 @@ describe("task adapters", () => {
       module: join(import.meta.dirname, "../../fixtures/workers/greeting-adapter.ts"),
       class: "greeting",
       protocol_members: members,
+      ...(methods !== undefined && { methods }),
     };
     await writeFile(join(project.manifests, `${name}.json`), JSON.stringify(manifest));
     await pipeline.manager.registry.discover();
@@ -267,6 +272,24 @@ describe("task adapters", () => {
     expect(bound?.payload["specs"]).toEqual([containing("greeting-adapter.ts:greeting")]);
     const accounts = await rows(pipeline, "task_account");
     expect(accounts[0]?.payload).toMatchObject({ task: "greeting", method: "greet", ok: true });
+  });
+
+  test("that name their methods have their calls checked before anything is sent", async () => {
+    await addAdapter("greeter", { methods: [{ name: "say" }] }, ["greet"]);
+    await pipeline.manager.load({ capability: "echo" });
+    const target = { task: "greeting", method: "great" };
+    expect(await failure(pipeline.queue.submit("echo", { who: "Ada" }, target))).toMatchObject({
+      code: "ACTION_UNKNOWN",
+      message: containing('did you mean "greet"?'),
+    });
+    const handle = await pipeline.queue.submit(
+      "echo",
+      { who: "Ada" },
+      { ...target, method: "greet" },
+    );
+    expect(await handle.result()).toEqual({ text: "hello Ada" });
+    const { greet } = pipeline.bindings["echo"]?.tasks["greeting"] ?? {};
+    expect(await greet?.({ who: "Eve" })).toEqual({ text: "hello Eve" });
   });
 
   test("asked for by name are refused loudly with the missing members", async () => {

@@ -24,11 +24,15 @@ interface Ran {
 }
 
 /** Runs `cjm-ctl` from source in the project. */
-async function cjmCtl(args: readonly string[], input = ""): Promise<Ran> {
+async function cjmCtl(
+  args: readonly string[],
+  input = "",
+  dataDir = join(project.folder, "data"),
+): Promise<Ran> {
   const main = join(ROOT, "src/cli/main.ts");
   const running = promisify(execFile)(
     process.execPath,
-    ["-C", "@cjm/source", main, "--data-dir", join(project.folder, "data"), ...args],
+    ["-C", "@cjm/source", main, "--data-dir", dataDir, ...args],
     { cwd: project.folder },
   );
   running.child.stdin?.end(input);
@@ -52,6 +56,9 @@ describe("with a live host", () => {
     expect(set).toMatchObject({ code: 0, stdout: containing("Instance life has a new worker") });
     expect(pipeline.manager.instance("life").pid).not.toBe(before);
     expect(await run(pipeline, "life", "tell")).toBe(SECRET.length);
+    expect(await rows(pipeline, "secret_changed")).toMatchObject([
+      { capabilityName: "life", payload: { key: "LIFE_KEY", change: "set" } },
+    ]);
 
     const handle = await pipeline.queue.submit("life", {}, { action: "fail_with_secret" });
     const error = await failure(handle.result());
@@ -67,6 +74,28 @@ describe("with a live host", () => {
     await pipeline[Symbol.asyncDispose]();
     expect(await filesWithSecret()).toEqual([]);
   });
+});
+
+test("deleting a secret that a running worker must have is told, journaled, and leaves no worker", async () => {
+  await using needing = await Project.create();
+  const worker_env = [{ name: "LIFE_KEY", secret: true, required: true }];
+  await needing.add("life", { code: { worker_env } });
+  const dataDir = join(needing.folder, "data");
+  const secrets = new SecretStore(dataDir);
+  await secrets.set({ capability: "life", key: "LIFE_KEY" }, SECRET);
+  await using pipeline = await needing.open({ capabilities: ["life"] });
+  const pid = pipeline.manager.instance("life").pid;
+  expect(pid).not.toBeNull();
+  const deleted = await cjmCtl(["set-secret", "life", "LIFE_KEY", "--delete"], "", dataDir);
+  expect(deleted).toMatchObject({
+    code: 1,
+    stdout: "Deleted life/LIFE_KEY.\n",
+    stderr: containing("Instance life has no worker: "),
+  });
+  expect(pipeline.manager.instance("life").state).toBe("absent");
+  expect(await rows(pipeline, "secret_changed")).toMatchObject([
+    { payload: { key: "LIFE_KEY", change: "delete" } },
+  ]);
 });
 
 /** Every file below the data directory, the secrets file apart, that holds the secret in any form. */
@@ -122,6 +151,13 @@ describe("the command line", () => {
     expect(deleted.stdout).toBe("Deleted life/OLD_KEY.\n");
     const again = await cjmCtl(["set-secret", "life", "OLD_KEY", "--delete"]);
     expect(again).toMatchObject({ code: 2, stderr: "There is no secret life/OLD_KEY.\n" });
+    await using pipeline = await project.open();
+    const changes = await rows(pipeline, "secret_changed");
+    expect(changes.at(-1)).toMatchObject({
+      capabilityName: "life",
+      payload: { key: "OLD_KEY", change: "delete" },
+    });
+    expect(JSON.stringify(changes)).not.toContain(SECRET);
   });
 });
 

@@ -6,6 +6,8 @@ import koffi from "koffi";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Gpu } from "../../../workers/gpu-monitor/model.ts";
 import { Monitor } from "../../../workers/gpu-monitor/monitor.ts";
+import { NvmlDriver } from "../../../workers/gpu-monitor/sources/nvml-driver.ts";
+import type { DeviceSource } from "../../../workers/gpu-monitor/sources/source.ts";
 import { NvmlSource } from "../../../workers/gpu-monitor/sources/nvml.ts";
 
 const GIB = 1024 ** 3;
@@ -40,6 +42,7 @@ class Stub {
   readonly setSensors: (gpu: number, load: number, celsius: number, milliwatts: number) => void;
   readonly setHealth: (gpu: number, throttle: number, ecc: number, lost: number) => void;
   readonly setCount: (count: number) => void;
+  readonly setHanging: (isHanging: number) => void;
   readonly addProcess: (gpu: number, graphics: number, pid: number, bytes: number | bigint) => void;
   readonly addMigProcess: (gpu: number, slot: number, pid: number, bytes: number) => void;
   readonly initialized: () => number;
@@ -56,6 +59,7 @@ class Stub {
     this.setMemory = library.func("void stub_set_memory(uint32, uint64, uint64)");
     this.setSensors = library.func("void stub_set_sensors(uint32, int, int, int)");
     this.setHealth = library.func("void stub_set_health(uint32, uint64, uint64, int)");
+    this.setHanging = library.func("void stub_set_hanging(int)");
     this.setCount = library.func("void stub_set_count(uint32)");
     this.addProcess = library.func("void stub_add_process(uint32, int, uint32, uint64)");
     this.addMigProcess = library.func("void stub_add_mig_process(uint32, uint32, uint32, uint64)");
@@ -67,12 +71,18 @@ class Stub {
 async function openSource(stub: Stub, now?: () => number): Promise<NvmlSource> {
   const source = await NvmlSource.open(stub.path, now);
   if (typeof source === "string") throw new Error(source);
-  return source as NvmlSource;
+  return source;
+}
+
+async function openDriver(stub: Stub): Promise<DeviceSource> {
+  const driver = await NvmlDriver.open(stub.path);
+  if (typeof driver === "string") throw new Error(driver);
+  return driver;
 }
 
 async function readOne(stub: Stub): Promise<Gpu> {
-  await using source = await openSource(stub);
-  const [gpu] = (await source.read()).gpus;
+  using source = await openSource(stub);
+  const [gpu] = source.read().gpus;
   if (gpu === undefined) throw new Error("no device");
   return gpu;
 }
@@ -146,8 +156,8 @@ describe.runIf(hasCompiler)("NVML", () => {
     stub.addMig(0, 0, "MIG-one", 5 * GIB);
     stub.addMig(0, 3, "MIG-two", 10 * GIB);
     stub.addMigProcess(0, 3, 77, 2 * GIB);
-    await using source = await openSource(stub);
-    const { gpus } = await source.read();
+    using source = await openSource(stub);
+    const { gpus } = source.read();
     expect(gpus).toMatchObject([
       { uuid: "MIG-one", index: 0, parent_uuid: "GPU-a100", memory_used_bytes: 0, processes: [] },
       {
@@ -166,7 +176,7 @@ describe.runIf(hasCompiler)("NVML", () => {
     stub.reset();
     stub.addDevice("GPU-a", "GPU", GIB);
     stub.addDevice("GPU-b", "GPU", GIB);
-    await using monitor = new Monitor(await openSource(stub), process.pid);
+    await using monitor = new Monitor(await openDriver(stub), process.pid);
     expect((await monitor.sample()).gpus.map(({ lost }) => lost)).toEqual([false, false]);
     stub.setHealth(0, 0, 0, 1);
     const [a, b] = (await monitor.sample()).gpus;
@@ -177,8 +187,8 @@ describe.runIf(hasCompiler)("NVML", () => {
     expect(later.gpus.find(({ uuid }) => uuid === "GPU-a")?.lost).toBe(true);
     expect(later.notes).toEqual(["GPU 0 cannot be read: GPU is lost"]);
     stub.setHealth(0, 0, 0, 0);
-    await using fresh = await openSource(stub);
-    expect((await fresh.read()).gpus.map(({ lost }) => lost)).toEqual([false, false]);
+    using fresh = await openSource(stub);
+    expect(fresh.read().gpus.map(({ lost }) => lost)).toEqual([false, false]);
   });
 
   test("keeps a GPU that is no longer listed as lost, and shuts the library down at the end", async () => {
@@ -188,12 +198,12 @@ describe.runIf(hasCompiler)("NVML", () => {
     let nowMs = 0;
     const before = stub.initialized();
     {
-      await using source = await openSource(stub, () => nowMs);
-      await source.read();
+      using source = await openSource(stub, () => nowMs);
+      source.read();
       expect(stub.initialized()).toBe(before + 1);
       stub.setCount(1);
       nowMs = 10_000;
-      expect((await source.read()).gpus).toMatchObject([
+      expect(source.read().gpus).toMatchObject([
         { uuid: "GPU-a", lost: false },
         { uuid: "GPU-b", lost: true },
       ]);
@@ -206,18 +216,18 @@ describe.runIf(hasCompiler)("NVML", () => {
     stub.addDevice("GPU-a", "GPU", GIB);
     stub.setSensors(0, 1, 40, 0);
     let nowMs = 0;
-    await using source = await openSource(stub, () => nowMs);
-    await source.read();
+    using source = await openSource(stub, () => nowMs);
+    source.read();
     stub.setSensors(0, 2, 50, 0);
     stub.setMemory(0, GIB / 2, 0);
     nowMs = 999;
-    expect((await source.read()).gpus[0]).toMatchObject({
+    expect(source.read().gpus[0]).toMatchObject({
       temperature_celsius: 40,
       utilization_percent: 1,
       memory_used_bytes: GIB / 2,
     });
     nowMs = 1000;
-    expect((await source.read()).gpus[0]).toMatchObject({
+    expect(source.read().gpus[0]).toMatchObject({
       temperature_celsius: 50,
       utilization_percent: 2,
     });
@@ -227,21 +237,34 @@ describe.runIf(hasCompiler)("NVML", () => {
     stub.reset();
     stub.addDevice("GPU-a", "GPU", GIB);
     let nowMs = 0;
-    await using source = await openSource(stub, () => nowMs);
-    await source.read();
+    using source = await openSource(stub, () => nowMs);
+    source.read();
     stub.addProcess(0, 1, 900, GIB / 4);
-    const pids = async (): Promise<number[] | undefined> =>
-      (await source.read()).gpus[0]?.processes?.map(({ pid }) => pid);
+    const pids = (): number[] | undefined =>
+      source.read().gpus[0]?.processes?.map(({ pid }) => pid);
     nowMs = 1_000;
-    expect(await pids()).toEqual([900]);
+    expect(pids()).toEqual([900]);
     stub.addProcess(0, 1, 901, GIB / 4);
     nowMs = 1_100;
-    expect(await pids()).toEqual([900, 901]);
+    expect(pids()).toEqual([900, 901]);
+  });
+
+  test("a driver that hangs holds its own readings and nothing else", async () => {
+    stub.reset();
+    stub.addDevice("GPU-a", "GPU", GIB);
+    await using driver = await openDriver(stub);
+    stub.setHanging(1);
+    const reading = driver.read();
+    const first = await Promise.race([reading, new Promise((done) => setImmediate(done, "free"))]);
+    expect(first).toBe("free");
+    stub.setHanging(0);
+    expect((await reading).gpus).toMatchObject([{ uuid: "GPU-a", memory_total_bytes: GIB }]);
   });
 
   test("is no source where the driver lists no GPU or there is no library", async () => {
     stub.reset();
     expect(await NvmlSource.open(stub.path)).toBe("nvml: the driver lists no GPU");
+    expect(await NvmlDriver.open(stub.path)).toBe("nvml: the driver lists no GPU");
     expect(await NvmlSource.open(join(folder, "libnvidia-ml.so.1"))).toMatch(/^nvml: .*libnvidia/u);
   });
 });

@@ -1,15 +1,21 @@
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
 import {
+  cgroupPlace,
   endSessionProcesses,
   isAlive,
   probeCage,
   type WorkerConnection,
 } from "../../../src/process/index.ts";
+import type { Cage } from "../../../src/protocol/index.ts";
 import { call, containing, gone, population, Workbench } from "./support.ts";
 
 const { cage: strongest } = await probeCage();
-const cages = strongest === "pidns" ? (["pidns", "group"] as const) : (["group"] as const);
+const cages: readonly Cage[] = [
+  ...(strongest === "pidns" ? (["pidns"] as const) : []),
+  ...("place" in (await cgroupPlace()) ? (["cgroup"] as const) : []),
+  "group",
+];
 
 async function run(connection: WorkerConnection, action: string): Promise<unknown> {
   return (await connection.post("/execute", call(action), z.unknown())).value;
@@ -43,7 +49,7 @@ describe.each(cages)("a worker in the cage %s", (cage) => {
     await using bench = await Workbench.create();
     await using connection = await bench.start("echo", "echo", cage);
     const exit = await connection.terminate(20_000);
-    expect(exit).toEqual({ code: 0, signal: null, bye: 0, isEndedByHost: true });
+    expect(exit).toEqual({ code: 0, signal: null, bye: 0, isEndedByHost: true, oomKills: 0 });
   });
 
   test("that is killed in a call fails that call as out of memory, a resource error", async () => {
@@ -59,6 +65,7 @@ describe.each(cages)("a worker in the cage %s", (cage) => {
       signal: "SIGKILL",
       bye: null,
       isEndedByHost: false,
+      oomKills: 0,
     });
   });
 

@@ -25,6 +25,7 @@ export interface PythonRun {
   readonly cwd?: string;
   /** Folders to import from before the environment's own. */
   readonly path?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -49,7 +50,7 @@ export async function pythonOf(capability: string): Promise<string> {
 export async function runPython(
   capability: string,
   args: readonly string[],
-  { cwd = ROOT, path = [] }: PythonRun = {},
+  { cwd = ROOT, path = [], env = {} }: PythonRun = {},
 ): Promise<string> {
   const { stdout } = await execa(await pythonOf(capability), ["-W", "ignore", ...args], {
     cwd,
@@ -57,6 +58,7 @@ export async function runPython(
       PYTHONPATH: path.join(delimiter),
       PYTHONDONTWRITEBYTECODE: "1",
       HF_HUB_OFFLINE: "1",
+      ...env,
     },
     all: true,
   });
@@ -64,15 +66,22 @@ export async function runPython(
 }
 
 /** Runs the Python tests of a folder in a capability's environment; what pytest printed. */
-export async function runPytest(capability: string, folder: string): Promise<string> {
+export async function runPytest(
+  capability: string,
+  folder: string,
+  {
+    args = [],
+    env = {},
+  }: { args?: readonly string[]; env?: Readonly<Record<string, string>> } = {},
+): Promise<string> {
   // Apart from every environment, so that none has more in it than its users get.
   const packages = join(KEPT, "pytest");
   if (!existsSync(packages)) {
     await mkdir(KEPT, { recursive: true });
     await runPython(capability, ["-m", "pip", "install", "--quiet", "--target", packages, PYTEST]);
   }
-  const args = ["-m", "pytest", "-q", "-p", "no:cacheprovider"];
-  return runPython(capability, args, { cwd: folder, path: [packages] });
+  const command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", ...args];
+  return runPython(capability, command, { cwd: folder, path: [packages], env });
 }
 
 const tinySchema = z.object({ base: z.string(), swapped: z.string(), polite: z.string() });

@@ -6,7 +6,7 @@ import {
   dtypeInput,
   resolveDtype,
 } from "../../../workers/gpu-monitor/budget.ts";
-import { lostGpu } from "../../../workers/gpu-monitor/model.ts";
+import { lostGpu } from "../../../workers/gpu-monitor/gpu.ts";
 import { GIB, gpu, sample } from "./support.ts";
 
 const LINUX = { platform: "linux", arch: "x64" };

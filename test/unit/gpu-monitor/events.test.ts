@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { eventsBetween } from "../../../workers/gpu-monitor/events.ts";
-import { lostGpu } from "../../../workers/gpu-monitor/model.ts";
+import { lostGpu } from "../../../workers/gpu-monitor/gpu.ts";
 import { GIB, gpu, sample } from "./support.ts";
 
 const names = (events: ReturnType<typeof eventsBetween>): string[] =>

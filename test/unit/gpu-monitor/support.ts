@@ -1,9 +1,5 @@
-import {
-  makeGpu,
-  type Gpu,
-  type Reading,
-  type Sample,
-} from "../../../workers/gpu-monitor/model.ts";
+import { makeGpu } from "../../../workers/gpu-monitor/gpu.ts";
+import type { Gpu, Reading, Sample } from "../../../workers/gpu-monitor/model.ts";
 import type { MonitorClock } from "../../../workers/gpu-monitor/monitor.ts";
 import type { DeviceSource } from "../../../workers/gpu-monitor/sources/source.ts";
 

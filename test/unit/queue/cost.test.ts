@@ -29,11 +29,11 @@ async function counted(): Promise<Counted> {
 }
 
 describe("what is written, whatever the number of jobs", () => {
-  test("an admitted job is two units of eight statements in all", async () => {
+  test("an admitted job is two units of seven statements in all", async () => {
     await using one = await counted();
     await (await one.host.queue.submit("tool")).ended();
     expect(one.units.map((unit) => unit.map(({ op }) => op))).toEqual([
-      ["job.insert", "journal.append", "job.update", "journal.append", "journal.append"],
+      ["job.insert", "journal.append", "journal.append", "journal.append"],
       ["profile.put", "journal.append", "job.update"],
     ]);
   });

@@ -198,7 +198,7 @@ describe("one GPU", () => {
     expect(d.telemetry(gpu(4000), { vram: { one: 20_000 } })).toEqual([]);
     d.now = 5000;
     expect(d.send({ type: "tick" })).toMatchObject([
-      { type: "evict_refuted", instanceId: "one", expectedMb: 20_000, seenMb: 0 },
+      { type: "evict_refuted", instanceId: "one", replied: true, expectedMb: 20_000, seenMb: 0 },
     ]);
     d.absent("one");
     expect(admitted(d.telemetry(gpu(24_000)))).toEqual(["b"]);

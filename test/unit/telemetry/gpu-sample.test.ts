@@ -5,7 +5,7 @@ import {
   watchChunkSchema,
 } from "../../../src/telemetry/index.ts";
 import { gpu, sample } from "../gpu-monitor/support.ts";
-import { lostGpu } from "../../../workers/gpu-monitor/model.ts";
+import { lostGpu } from "../../../workers/gpu-monitor/gpu.ts";
 import { GIB, ManualClock } from "./support.ts";
 
 test("the host reads every sample and event the shipped monitor sends", () => {

@@ -28,7 +28,10 @@ export class FakeProcesses implements ProcessReader {
     const process = this.processes.get(pid);
     if (process !== undefined) Object.assign(process, change);
   }
+  /** How often a tree was searched for. */
+  searches = 0;
   tree(rootPid: number): readonly ProcessReading[] {
+    this.searches += 1;
     const isInTree = (pid: number): boolean => {
       if (pid === rootPid) return true;
       const parent = this.processes.get(pid)?.parent;
@@ -43,6 +46,14 @@ export class FakeProcesses implements ProcessReader {
         rssBytes,
         cpuMs,
       }));
+  }
+  reread(known: readonly ProcessReading[]): readonly ProcessReading[] {
+    return known.flatMap(({ pid, startId }) => {
+      const process = this.processes.get(pid);
+      if (process === undefined) return [];
+      const { parent, rssBytes, cpuMs } = process;
+      return [{ pid, startId, parent, rssBytes, cpuMs }];
+    });
   }
   parent(pid: number): number | undefined {
     return this.processes.get(pid)?.parent;

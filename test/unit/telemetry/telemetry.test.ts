@@ -54,6 +54,20 @@ describe("the peak of a job", () => {
     });
   });
 
+  test("of many short jobs costs one search of their tree in 100 ms; each is read at its end", async () => {
+    telemetry.trackInstance("sandbox", 200);
+    await settled();
+    const before = processes.searches;
+    const peaks: unknown[] = [];
+    for (let n = 0; n < 5; n += 1) {
+      telemetry.startJob(`short-${n}`, "sandbox", 200);
+      processes.set(200, { rssBytes: (400 + n) * MIB });
+      peaks.push((await telemetry.endJob(`short-${n}`)).hostPeakMb);
+    }
+    expect(peaks).toEqual([400, 401, 402, 403, 404]);
+    expect(processes.searches - before).toBeLessThanOrEqual(1);
+  });
+
   test("is 0 for a job that was seen to hold nothing, and unknown where nobody looked", async () => {
     telemetry.startJob("cpu", "sandbox", 200);
     await source.push(gpuSample(5 * GIB, [{ pid: 900, bytes: 5 * GIB }]));

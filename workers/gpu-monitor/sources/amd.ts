@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
-import { lostGpu, makeGpu, type Gpu, type GpuProcess, type Reading } from "../model.ts";
+import { lostGpu, makeGpu } from "../gpu.ts";
+import type { Gpu, GpuProcess, Reading } from "../model.ts";
 import type { DeviceSource, OpenResult } from "./source.ts";
 
 const AMD_VENDOR = "0x1002";

@@ -1,4 +1,5 @@
-import { lostGpu, makeGpu, type Gpu, type GpuProcess, type MeasuredField } from "../model.ts";
+import { lostGpu, makeGpu, type MeasuredField } from "../gpu.ts";
+import type { Gpu, GpuProcess } from "../model.ts";
 import { find, parseXml, type XmlElement } from "./xml.ts";
 
 const MIB = 1024 * 1024;

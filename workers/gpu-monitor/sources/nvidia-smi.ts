@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { lostGpu, type Reading } from "../model.ts";
+import { lostGpu } from "../gpu.ts";
+import type { Reading } from "../model.ts";
 import { parseSmiReport, type SmiReport } from "./nvidia-smi-report.ts";
 import type { DeviceSource, OpenResult } from "./source.ts";
 

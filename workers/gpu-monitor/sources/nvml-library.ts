@@ -1,5 +1,5 @@
 /** A function of the library that was found; answers NVML's return code. */
-type NativeCall = (...args: readonly unknown[]) => Promise<number>;
+type NativeCall = (...args: readonly unknown[]) => number;
 
 /** Return codes of NVML that mean something to us, and what to tell people. */
 export const NVML = {
@@ -68,12 +68,7 @@ const SIGNATURES = {
 
 export type NvmlFunction = keyof typeof SIGNATURES;
 
-/**
- * `libnvidia-ml` through koffi.
- *
- * Every call runs on a thread of the pool: a driver call usually takes microseconds and sometimes
- * seconds, and must never hold the event loop.
- */
+/** `libnvidia-ml` through koffi. Calls block the thread they are made on. */
 export class NvmlLibrary {
   readonly #functions: ReadonlyMap<string, NativeCall>;
 
@@ -89,7 +84,7 @@ export class NvmlLibrary {
       const functions = new Map<string, NativeCall>();
       for (const [name, parameters] of Object.entries(SIGNATURES)) {
         const found = tryTo(() => library.func(name, "int", [...parameters]));
-        if (found !== undefined) functions.set(name, asPromise(found.async));
+        if (found !== undefined) functions.set(name, asNumber(found));
       }
       return new NvmlLibrary(functions);
     } catch (error) {
@@ -103,26 +98,17 @@ export class NvmlLibrary {
   }
 
   /** NVML's return code; `functionNotFound` for a function the library lacks. */
-  async call(name: NvmlFunction, ...args: readonly unknown[]): Promise<number> {
-    return (await this.#functions.get(name)?.(...args)) ?? NVML.functionNotFound;
+  call(name: NvmlFunction, ...args: readonly unknown[]): number {
+    return this.#functions.get(name)?.(...args) ?? NVML.functionNotFound;
   }
 }
 
-type CallbackCall = (...args: unknown[]) => unknown;
-
-/** Arguments of running calls: a buffer that the library still writes to must not be collected. */
-const inFlight = new Set<readonly unknown[]>();
-
-function asPromise(call: CallbackCall): NativeCall {
-  return (...args) =>
-    new Promise((resolve, reject) => {
-      inFlight.add(args);
-      call(...args, (error: unknown, code: unknown) => {
-        inFlight.delete(args);
-        if (typeof code === "number") resolve(code);
-        else reject(error instanceof Error ? error : new Error(`The FFI answered ${String(code)}`));
-      });
-    });
+function asNumber(call: (...args: unknown[]) => unknown): NativeCall {
+  return (...args) => {
+    const code = call(...args);
+    if (typeof code === "number") return code;
+    throw new TypeError(`The FFI answered ${String(code)}`);
+  };
 }
 
 function tryTo<T>(action: () => T): T | undefined {

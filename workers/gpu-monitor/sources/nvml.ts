@@ -1,11 +1,5 @@
-import {
-  lostGpu,
-  makeGpu,
-  type Gpu,
-  type GpuProcess,
-  type MeasuredField,
-  type Reading,
-} from "../model.ts";
+import { lostGpu, makeGpu, type MeasuredField } from "../gpu.ts";
+import type { Gpu, GpuProcess, Reading } from "../model.ts";
 import { NVML, NvmlLibrary, nvmlReason, type NvmlFunction } from "./nvml-library.ts";
 import {
   decodeMemoryV1,
@@ -20,7 +14,6 @@ import {
   type DeviceMemory,
   type ProcessUse,
 } from "./nvml-structs.ts";
-import type { DeviceSource, OpenResult } from "./source.ts";
 
 /** Values that change slowly, and calls that take long, are read once a second. */
 const SLOW_PERIOD_MS = 1_000;
@@ -51,9 +44,12 @@ interface Measured {
 
 class LostError extends Error {}
 
-/** The driver's own library: exact, in bytes, and per process. */
-export class NvmlSource implements DeviceSource {
-  readonly name = "nvml";
+/**
+ * The driver's own library: exact, in bytes, and per process.
+ *
+ * Its calls block, usually for microseconds and sometimes for seconds: `nvml-thread.ts` is its place.
+ */
+export class NvmlSource implements Disposable {
   readonly #library: NvmlLibrary;
   readonly #driver: string | null;
   readonly #now: () => number;
@@ -72,45 +68,45 @@ export class NvmlSource implements DeviceSource {
     this.#now = now;
   }
 
-  static async open(path: string, now = (): number => performance.now()): Promise<OpenResult> {
+  static async open(
+    path: string,
+    now = (): number => performance.now(),
+  ): Promise<NvmlSource | string> {
     const library = await NvmlLibrary.load(path);
     if (typeof library === "string") return `nvml: ${library}`;
-    const code = await library.call("nvmlInit_v2");
+    const code = library.call("nvmlInit_v2");
     if (code !== NVML.success) return `nvml: ${nvmlReason(code)}`;
     const text = Buffer.alloc(TEXT_BYTES);
-    const hasDriver = (await library.call("nvmlSystemGetDriverVersion", text, TEXT_BYTES)) === 0;
+    const hasDriver = library.call("nvmlSystemGetDriverVersion", text, TEXT_BYTES) === 0;
     const source = new NvmlSource(library, hasDriver ? decodeText(text) : null, now);
-    const counted = await source.#uint("nvmlDeviceGetCount_v2");
+    const counted = source.#uint("nvmlDeviceGetCount_v2");
     if (typeof counted === "number" && counted > 0) return source;
-    await source[Symbol.asyncDispose]();
+    source[Symbol.dispose]();
     return typeof counted === "number"
       ? "nvml: the driver lists no GPU"
       : `nvml: ${counted.reason}`;
   }
 
-  async read(): Promise<Reading> {
+  read(): Reading {
     const nowMs = this.#now();
     if (nowMs - this.#enumeratedMs >= ENUMERATE_PERIOD_MS) {
       this.#enumeratedMs = nowMs;
-      await this.#enumerate();
+      this.#enumerate();
     }
     const isSlowDue = nowMs - this.#slowReadMs >= SLOW_PERIOD_MS;
     if (isSlowDue) this.#slowReadMs = nowMs;
-    // Together, so that their answers share turns of the event loop.
-    const gpus = await Promise.all(
-      this.#devices.map((device) => this.#readDevice(device, isSlowDue)),
-    );
+    const gpus = this.#devices.map((device) => this.#readDevice(device, isSlowDue));
     const notes = [...this.#unreachable].map(
       ([index, why]) => `GPU ${index} cannot be read: ${why}`,
     );
     return { gpus, driver: this.#driver, notes };
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#library.call("nvmlShutdown");
+  [Symbol.dispose](): void {
+    this.#library.call("nvmlShutdown");
   }
 
-  async #readDevice(device: Device, isSlowDue: boolean): Promise<Gpu> {
+  #readDevice(device: Device, isSlowDue: boolean): Gpu {
     const identity = {
       uuid: device.uuid,
       index: device.index,
@@ -120,9 +116,9 @@ export class NvmlSource implements DeviceSource {
     } as const;
     if (device.isGone) return lostGpu(identity, "no longer listed by the driver");
     try {
-      const fast = await this.#readFast(device, isSlowDue);
+      const fast = this.#readFast(device, isSlowDue);
       const known = this.#slow.get(device.uuid);
-      const slow = isSlowDue || known === undefined ? await this.#readSlow(device) : known;
+      const slow = isSlowDue || known === undefined ? this.#readSlow(device) : known;
       this.#slow.set(device.uuid, slow);
       return makeGpu(
         { ...identity, ...slow.values, ...fast.values },
@@ -136,11 +132,9 @@ export class NvmlSource implements DeviceSource {
     }
   }
 
-  async #readFast(device: Device, isSlowDue: boolean): Promise<Measured> {
-    const [memory, processes] = await Promise.all([
-      this.#memory(device.handle),
-      this.#processes(device, isSlowDue),
-    ]);
+  #readFast(device: Device, isSlowDue: boolean): Measured {
+    const memory = this.#memory(device.handle);
+    const processes = this.#processes(device, isSlowDue);
     const reasons: Partial<Record<MeasuredField, string>> = {};
     const values: Values = {};
     if (typeof processes === "string") reasons.processes = processes;
@@ -156,7 +150,7 @@ export class NvmlSource implements DeviceSource {
     return { values, reasons };
   }
 
-  async #readSlow({ handle, sensors }: Device): Promise<Measured> {
+  #readSlow({ handle, sensors }: Device): Measured {
     const values: Values = {};
     const reasons: Partial<Record<MeasuredField, string>> = {};
     const note = (field: MeasuredField, value: number | Reason): number | null => {
@@ -166,19 +160,16 @@ export class NvmlSource implements DeviceSource {
     };
     // The driver averages load over up to a second itself.
     const rates = Buffer.alloc(8);
-    const load = await this.#checked("nvmlDeviceGetUtilizationRates", handle, rates);
+    const load = this.#checked("nvmlDeviceGetUtilizationRates", handle, rates);
     if (load === undefined) values.utilization_percent = rates.readUInt32LE();
     else reasons.utilization_percent = load;
-    const milliwatts = note("power_watts", await this.#uint("nvmlDeviceGetPowerUsage", sensors));
+    const milliwatts = note("power_watts", this.#uint("nvmlDeviceGetPowerUsage", sensors));
     values.power_watts = milliwatts === null ? null : milliwatts / 1000;
-    const limit = note(
-      "power_limit_watts",
-      await this.#uint("nvmlDeviceGetEnforcedPowerLimit", sensors),
-    );
+    const limit = note("power_limit_watts", this.#uint("nvmlDeviceGetEnforcedPowerLimit", sensors));
     values.power_limit_watts = limit === null ? null : limit / 1000;
-    values.temperature_celsius = note("temperature_celsius", await this.#temperature(sensors));
+    values.temperature_celsius = note("temperature_celsius", this.#temperature(sensors));
     const errors = Buffer.alloc(8);
-    const ecc = await this.#checked(
+    const ecc = this.#checked(
       "nvmlDeviceGetTotalEccErrors",
       sensors,
       UNCORRECTED,
@@ -188,7 +179,7 @@ export class NvmlSource implements DeviceSource {
     if (ecc === undefined) values.ecc_uncorrected_errors = Number(errors.readBigUInt64LE());
     else reasons.ecc_uncorrected_errors = ecc;
     const bits = Buffer.alloc(8);
-    const throttle = await this.#checked(this.#throttleFunction(), sensors, bits);
+    const throttle = this.#checked(this.#throttleFunction(), sensors, bits);
     if (throttle === undefined) values.throttle_reasons = decodeThrottle(bits);
     else reasons.throttle_reasons = throttle;
     return { values, reasons };
@@ -199,31 +190,29 @@ export class NvmlSource implements DeviceSource {
     return this.#library.has(current) ? current : "nvmlDeviceGetCurrentClocksThrottleReasons";
   }
 
-  async #temperature(handle: bigint): Promise<number | Reason> {
+  #temperature(handle: bigint): number | Reason {
     if (this.#library.has("nvmlDeviceGetTemperature")) {
       return this.#uint("nvmlDeviceGetTemperature", handle, 0);
     }
     const buffer = temperatureV1Buffer();
-    const reason = await this.#checked("nvmlDeviceGetTemperatureV", handle, buffer);
+    const reason = this.#checked("nvmlDeviceGetTemperatureV", handle, buffer);
     return reason === undefined ? buffer.readInt32LE(8) : { reason };
   }
 
-  async #memory(handle: bigint): Promise<DeviceMemory | string> {
+  #memory(handle: bigint): DeviceMemory | string {
     const buffer = memoryV2Buffer();
-    const reason = await this.#checked("nvmlDeviceGetMemoryInfo_v2", handle, buffer);
+    const reason = this.#checked("nvmlDeviceGetMemoryInfo_v2", handle, buffer);
     if (reason === undefined) return decodeMemoryV2(buffer);
     const older = Buffer.alloc(24);
-    const olderReason = await this.#checked("nvmlDeviceGetMemoryInfo", handle, older);
+    const olderReason = this.#checked("nvmlDeviceGetMemoryInfo", handle, older);
     return olderReason === undefined ? decodeMemoryV1(older) : olderReason;
   }
 
   /** Who draws is asked every time only where someone does: most machines that compute have no display. */
-  async #processes({ handle, uuid }: Device, isSlowDue: boolean): Promise<GpuProcess[] | string> {
+  #processes({ handle, uuid }: Device, isSlowDue: boolean): GpuProcess[] | string {
     const draws = isSlowDue || this.#drawnOn.has(uuid);
-    const [compute, drawing] = await Promise.all([
-      this.#processList("nvmlDeviceGetComputeRunningProcesses", handle),
-      draws ? this.#processList("nvmlDeviceGetGraphicsRunningProcesses", handle) : [],
-    ]);
+    const compute = this.#processList("nvmlDeviceGetComputeRunningProcesses", handle);
+    const drawing = draws ? this.#processList("nvmlDeviceGetGraphicsRunningProcesses", handle) : [];
     if (typeof compute === "string") return compute;
     // Accelerators without a display have no such list; that nobody draws there is known.
     const graphics = typeof drawing === "string" ? [] : drawing;
@@ -232,10 +221,10 @@ export class NvmlSource implements DeviceSource {
     return mergeProcesses(compute, graphics);
   }
 
-  async #processList(
+  #processList(
     name: "nvmlDeviceGetComputeRunningProcesses" | "nvmlDeviceGetGraphicsRunningProcesses",
     handle: bigint,
-  ): Promise<ProcessUse[] | string> {
+  ): ProcessUse[] | string {
     const versions = [`${name}_v3`, `${name}_v2`, name] as const;
     const call = versions.find((version) => this.#library.has(version)) ?? name;
     let capacity = 64;
@@ -243,7 +232,7 @@ export class NvmlSource implements DeviceSource {
       const buffer = processListBuffer(capacity);
       const count = Buffer.alloc(4);
       count.writeUInt32LE(capacity);
-      const code = await this.#call(call, handle, count, buffer);
+      const code = this.#call(call, handle, count, buffer);
       const found = count.readUInt32LE();
       if (code === NVML.success) {
         return decodeProcessList(buffer, Math.min(found, capacity), call === name);
@@ -256,13 +245,13 @@ export class NvmlSource implements DeviceSource {
   }
 
   /** Finds the devices a job can be given. One that was known and is gone now stays, as lost. */
-  async #enumerate(): Promise<void> {
+  #enumerate(): void {
     const found: Device[] = [];
     this.#unreachable = new Map();
-    const count = await this.#count("nvmlDeviceGetCount_v2");
+    const count = this.#count("nvmlDeviceGetCount_v2");
     for (let index = 0; index < count; index += 1) {
-      const handle = await this.#handle("nvmlDeviceGetHandleByIndex_v2", index);
-      if (typeof handle === "bigint") found.push(...(await this.#devicesOf(handle, index)));
+      const handle = this.#handle("nvmlDeviceGetHandleByIndex_v2", index);
+      if (typeof handle === "bigint") found.push(...this.#devicesOf(handle, index));
       else this.#unreachable.set(index, handle.reason);
     }
     const uuids = new Set(found.map(({ uuid }) => uuid));
@@ -275,62 +264,62 @@ export class NvmlSource implements DeviceSource {
     this.#devices = [...found, ...gone];
   }
 
-  async #devicesOf(handle: bigint, index: number): Promise<Device[]> {
-    const uuid = await this.#text("nvmlDeviceGetUUID", handle);
+  #devicesOf(handle: bigint, index: number): Device[] {
+    const uuid = this.#text("nvmlDeviceGetUUID", handle);
     if (uuid === null) {
       this.#unreachable.set(index, "it has no UUID");
       return [];
     }
-    const name = await this.#text("nvmlDeviceGetName", handle);
+    const name = this.#text("nvmlDeviceGetName", handle);
     const whole = { handle, sensors: handle, uuid, index, name, parentUuid: null, isGone: false };
     const mode = Buffer.alloc(4);
-    const code = await this.#library.call("nvmlDeviceGetMigMode", handle, mode, Buffer.alloc(4));
+    const code = this.#library.call("nvmlDeviceGetMigMode", handle, mode, Buffer.alloc(4));
     if (code !== NVML.success || mode.readUInt32LE() === 0) return [whole];
     const instances: Device[] = [];
-    const most = await this.#count("nvmlDeviceGetMaxMigDeviceCount", handle);
+    const most = this.#count("nvmlDeviceGetMaxMigDeviceCount", handle);
     for (let slot = 0; slot < most; slot += 1) {
-      const mig = await this.#handle("nvmlDeviceGetMigDeviceHandleByIndex", handle, slot);
+      const mig = this.#handle("nvmlDeviceGetMigDeviceHandleByIndex", handle, slot);
       if (typeof mig !== "bigint") continue;
-      const migUuid = await this.#text("nvmlDeviceGetUUID", mig);
+      const migUuid = this.#text("nvmlDeviceGetUUID", mig);
       if (migUuid === null) continue;
-      const migName = await this.#text("nvmlDeviceGetName", mig);
+      const migName = this.#text("nvmlDeviceGetName", mig);
       instances.push({ ...whole, handle: mig, uuid: migUuid, name: migName, parentUuid: uuid });
     }
     return instances;
   }
 
-  async #handle(name: NvmlFunction, ...args: readonly unknown[]): Promise<bigint | Reason> {
+  #handle(name: NvmlFunction, ...args: readonly unknown[]): bigint | Reason {
     const buffer = Buffer.alloc(8);
-    const code = await this.#library.call(name, ...args, buffer);
+    const code = this.#library.call(name, ...args, buffer);
     return code === NVML.success ? buffer.readBigUInt64LE() : { reason: nvmlReason(code) };
   }
 
-  async #count(name: NvmlFunction, ...args: readonly unknown[]): Promise<number> {
+  #count(name: NvmlFunction, ...args: readonly unknown[]): number {
     const buffer = Buffer.alloc(4);
-    const code = await this.#library.call(name, ...args, buffer);
+    const code = this.#library.call(name, ...args, buffer);
     return code === NVML.success ? buffer.readUInt32LE() : 0;
   }
 
-  async #uint(name: NvmlFunction, ...args: readonly unknown[]): Promise<number | Reason> {
+  #uint(name: NvmlFunction, ...args: readonly unknown[]): number | Reason {
     const buffer = Buffer.alloc(4);
-    const reason = await this.#checked(name, ...args, buffer);
+    const reason = this.#checked(name, ...args, buffer);
     return reason === undefined ? buffer.readUInt32LE() : { reason };
   }
 
-  async #text(name: NvmlFunction, handle: bigint): Promise<string | null> {
+  #text(name: NvmlFunction, handle: bigint): string | null {
     const buffer = Buffer.alloc(TEXT_BYTES);
-    const code = await this.#library.call(name, handle, buffer, TEXT_BYTES);
+    const code = this.#library.call(name, handle, buffer, TEXT_BYTES);
     return code === NVML.success ? decodeText(buffer) : null;
   }
 
   /** The reason why the call failed, or undefined. @throws {LostError} */
-  async #checked(name: NvmlFunction, ...args: readonly unknown[]): Promise<string | undefined> {
-    const code = await this.#call(name, ...args);
+  #checked(name: NvmlFunction, ...args: readonly unknown[]): string | undefined {
+    const code = this.#call(name, ...args);
     return code === NVML.success ? undefined : nvmlReason(code);
   }
 
-  async #call(name: NvmlFunction, ...args: readonly unknown[]): Promise<number> {
-    const code = await this.#library.call(name, ...args);
+  #call(name: NvmlFunction, ...args: readonly unknown[]): number {
+    const code = this.#library.call(name, ...args);
     if (code === NVML.gpuIsLost) throw new LostError(nvmlReason(code));
     return code;
   }

@@ -4,7 +4,7 @@ import { CjmError } from "cjm-substrate/worker";
 import type { MonitorConfig } from "../config.ts";
 import { AmdSource } from "./amd.ts";
 import { NvidiaSmiSource } from "./nvidia-smi.ts";
-import { NvmlSource } from "./nvml.ts";
+import { NvmlDriver } from "./nvml-driver.ts";
 import { ScriptedSource } from "./scripted.ts";
 import { SystemSource, type DeviceSource, type OpenResult } from "./source.ts";
 
@@ -26,10 +26,10 @@ const LIBRARY_FOLDERS = [
 ] as const;
 
 async function openNvml(library: string): Promise<OpenResult> {
-  const opened = await NvmlSource.open(library);
+  const opened = await NvmlDriver.open(library);
   if (typeof opened !== "string" || library.includes("/")) return opened;
   const path = LIBRARY_FOLDERS.map((folder) => join(folder, library)).find(existsSync);
-  return path === undefined ? opened : NvmlSource.open(path);
+  return path === undefined ? opened : NvmlDriver.open(path);
 }
 
 /**

@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { CjmError, z } from "cjm-substrate/worker";
-import { lostGpu, makeGpu, type Gpu, type GpuProcess, type Reading } from "../model.ts";
+import { lostGpu, makeGpu } from "../gpu.ts";
+import type { Gpu, GpuProcess, Reading } from "../model.ts";
 import { PublishedFolder, type Holding, type PublishedState } from "./published.ts";
 import { scriptSchema, type Script, type TimelineEntry } from "./script-schema.ts";
 import type { DeviceSource } from "./source.ts";

@@ -1,0 +1,2 @@
+// What piscina looks for is the default export.
+export default (/** @type {string} */ value) => value;
