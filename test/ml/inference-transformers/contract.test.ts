@@ -111,7 +111,7 @@ describe(NAME, () => {
     const running = client.call("chat", { ...COUNT, max_tokens: 900 }, leaving.signal);
     await expect.poll(async () => (await status()).active).toBe(1);
     leaving.abort();
-    await expect(running).rejects.toThrow();
+    await expect(running).rejects.toThrow("left");
     await expect.poll(async () => (await status()).active).toBe(0);
     expect(await status()).toMatchObject({ state: "loaded", waiting: 0 });
   });
