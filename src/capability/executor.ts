@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import type { InstanceDeclaration, InstanceSurface } from "../composition/index.ts";
 import { CjmError } from "../errors/index.ts";
 import { statusReplySchema } from "../protocol/index.ts";
@@ -112,6 +113,7 @@ export class CapabilityExecutor implements Executor {
     } catch (error) {
       throw redactError(error, this.#manager.redact);
     } finally {
+      await framesRead();
       instance.calls.end(call.jobId);
       await this.#removeWork(call.jobId);
     }
@@ -268,6 +270,16 @@ function streams(
   const action = findAction(spec, target);
   if (action !== undefined) return action.streaming;
   return wantsChunks === true && target.task === undefined;
+}
+
+/**
+ * Resolves when the frames are read that the worker sent before its answer. They are in the kernel by
+ * then, but on another socket, whose turn may come after the answer's: two turns of the event loop
+ * have one whole look at every socket between them.
+ */
+async function framesRead(): Promise<void> {
+  await setImmediate();
+  await setImmediate();
 }
 
 interface RunningCall extends BegunCall {

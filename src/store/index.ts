@@ -1,3 +1,5 @@
+export { removeBodies } from "./body-retention.ts";
+export type { RemovedBodies } from "./body-retention.ts";
 export { DiagnosticsReader } from "./diagnostics-reader.ts";
 export type {
   ChunkFilter,

@@ -24,6 +24,16 @@ function toCandidate({
   return { id, adapters: [sha256 === undefined ? { path } : { path, sha256 }] };
 }
 
+type RecordInput = z.output<typeof schemas.contendersInput>["records"][number];
+
+/** Every record once: two merges may give the same bytes, and so the same adapter. */
+function recordsOf(
+  stored: z.output<typeof schemas.contendersInput>["merged"],
+): readonly RecordInput[] {
+  const records = stored.map((one) => schemas.recordOf(one));
+  return [...new Map(records.map((record) => [record.id, record])).values()];
+}
+
 /** The journal gets every decision with its numbers. */
 function tell(decisions: readonly EvolutionDecision[], call: Call): void {
   for (const decision of decisions) call.account("evolution_decision", { ...decision });
@@ -154,7 +164,7 @@ const evolving = {
     description: "Merged adapters and their parents, each once.",
     input: schemas.contendersInput,
     output: schemas.contendersOutput,
-    handler: ({ merged, records }) => ({ candidates: contenders(merged, records) }),
+    handler: ({ merged, records }) => ({ candidates: contenders(recordsOf(merged), records) }),
   }),
   judge: defineAction({
     description: "Which merged adapter is promoted, and which adapters are pruned.",
@@ -162,7 +172,7 @@ const evolving = {
     output: schemas.judgeOutput,
     handler({ merged, scores, population, prune_below: pruneBelow, confidence, certain }, call) {
       const rules = { pruneBelow, confidence, certain };
-      const verdict = judge(merged, { scores, population }, rules);
+      const verdict = judge(recordsOf(merged), { scores, population }, rules);
       tell(verdict.decisions, call);
       return writable(verdict);
     },

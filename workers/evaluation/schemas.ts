@@ -183,6 +183,11 @@ const record = z.looseObject({
   method: z.string().nullable(),
 });
 const records = z.array(record);
+/** Records, or what the registry's `store` answers. */
+const stored = z.array(z.union([z.looseObject({ record }), record]));
+export function recordOf(one: z.output<typeof stored>[number]): z.output<typeof record> {
+  return record.parse("record" in one ? one.record : one);
+}
 const decisions = z.array(
   z.object({
     decision: z.enum(["merge", "no_merge", "promote", "keep", "prune"]),
@@ -218,11 +223,11 @@ export const planMergesOutput = z.object({
   ),
   decisions,
 });
-export const contendersInput = z.strictObject({ merged: records, records });
+export const contendersInput = z.strictObject({ merged: stored, records });
 export const contendersOutput = z.object({ candidates: records });
 
 export const judgeInput = z.strictObject({
-  merged: records,
+  merged: stored,
   scores: z.array(z.looseObject({ id, pass_rate: share, tasks: tallies })).describe("Held out."),
   population: records.describe("Whom to prune among."),
   prune_below: share.default(0.3),

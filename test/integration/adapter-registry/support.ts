@@ -33,14 +33,45 @@ export function tinyAdapter(
   return folder;
 }
 
+/** Rank 1, one module of 4 x 4 for each skill: the first entry of its delta is the skill. */
+export function skilledAdapter(folder: string, skills: Readonly<Record<string, number>>): string {
+  mkdirSync(folder, { recursive: true });
+  const tensors = Object.entries(skills).flatMap(([name, skill]) => [
+    { name: `base_model.model.${name}.lora_A.weight`, shape: [1, 4], numbers: [1, 0, 0, 0] },
+    { name: `base_model.model.${name}.lora_B.weight`, shape: [4, 1], numbers: [skill, 0, 0, 0] },
+  ]);
+  const header = tensors.map(({ name, shape }, at) => {
+    return [name, { dtype: "F32", shape, data_offsets: [16 * at, 16 * (at + 1)] }] as const;
+  });
+  const text = Buffer.from(JSON.stringify(Object.fromEntries(header)));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(text.length));
+  const numbers = Float32Array.from(tensors.flatMap((tensor) => tensor.numbers));
+  const file = Buffer.concat([length, text, Buffer.from(numbers.buffer)]);
+  writeFileSync(join(folder, "adapter_model.safetensors"), file);
+  const config = {
+    peft_type: "LORA",
+    r: 1,
+    lora_alpha: 1,
+    base_model_name_or_path: "tiny",
+    target_modules: Object.keys(skills),
+  };
+  writeFileSync(join(folder, "adapter_config.json"), JSON.stringify(config));
+  return folder;
+}
+
 /** A registry worker on a folder that is gone when the scope is left. */
 export class RegistryUnderTest implements AsyncDisposable {
   readonly path = mkdtempSync(join(tmpdir(), "cjm-registry-test-"));
-  readonly folder = join(this.path, "registry");
+  readonly folder: string;
   #worker: CapabilityUnderTest | undefined;
 
-  static async open(): Promise<RegistryUnderTest> {
-    const opened = new RegistryUnderTest();
+  private constructor(folder: string | undefined) {
+    this.folder = folder ?? join(this.path, "registry");
+  }
+
+  static async open(folder?: string): Promise<RegistryUnderTest> {
+    const opened = new RegistryUnderTest(folder);
     await opened.start();
     return opened;
   }

@@ -9,6 +9,7 @@ export interface OllamaLies {
   /** Lines of /api/pull. */
   readonly pull?: readonly object[];
   readonly isMissing?: boolean;
+  readonly pieces?: readonly string[];
 }
 
 export interface OllamaState {
@@ -38,7 +39,7 @@ export async function startOllama(
     else state.isRunning = lies.loadsNothing !== true;
     const done_reason = keepAlive === 0 ? "unload" : "load";
     if (!isTask) return json(response, { model: "tiny", response: "", done: true, done_reason });
-    return speak(request, response, ["Hel", "lo"]);
+    return speak(request, response, lies.pieces ?? ["Hel", "lo"]);
   };
   const stub = await StubServer.start({
     "GET /api/version": (_, response) => json(response, { version: "0.12.0" }),

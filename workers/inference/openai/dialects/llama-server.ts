@@ -114,7 +114,8 @@ export class LlamaServerDialect implements Dialect {
     const sampling = samplingOf(parameters);
     return present({
       stream: true,
-      cache_prompt: true,
+      // A prompt from the cache gives other last digits, and with them another text for a seed.
+      cache_prompt: parameters.seed === undefined,
       temperature: sampling.temperature,
       top_p: sampling.topP,
       top_k: sampling.topK,
