@@ -2,6 +2,7 @@
 //   Bindings
 //   BoundAction
 //   BoundCall
+//   BoundTasks
 //   CapabilityBindings
 //   CapabilityRequest
 //   CjmError
@@ -159,6 +160,14 @@ interface BoundAdapter {
 // host/bindings.ts
 interface BoundCall<Result = unknown, Chunk = unknown> extends PromiseLike<Result>, AsyncIterable<Chunk> {
 }
+
+// host/bindings.ts
+type BoundInstance = Readonly<Record<string, BoundAction>> & {
+    readonly tasks: BoundTasks;
+};
+
+// host/bindings.ts
+type BoundTasks = Readonly<Record<string, Readonly<Record<string, BoundAction>>>>;
 
 // protocol/manifest.ts
 declare const CAGES: readonly ["pidns", "cgroup", "group"];
@@ -1763,7 +1772,7 @@ interface SubmitOptions extends RunContext, CallTarget {
 }
 
 // host/bindings.ts
-type UntypedBindings = Readonly<Record<string, Readonly<Record<string, BoundAction>>>>;
+type UntypedBindings = Readonly<Record<string, BoundInstance>>;
 
 // capability/channel.ts
 interface WorkerCall {

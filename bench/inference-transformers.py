@@ -125,7 +125,9 @@ def main() -> None:
     for warm in (by_generate, by_worker, by_stream):
         warm()
     runner = local.worker.capability._service.engine.loaded.runner
-    kinds: Dict[str, List[float]] = {name: [] for name in ("bare", "generate", "stream", "32 at once")}
+    kinds: Dict[str, List[float]] = {
+        name: [] for name in ("bare", "generate", "stream", "32 at once")
+    }
     first_ms: List[float] = []
     aborts: List[float] = []
     for _ in range(rounds):

@@ -21,6 +21,7 @@ const BENCHMARKS: Readonly<Record<string, Benchmark>> = {
   logs: { file: "logs.ts", what: "attributed log records" },
   monitor: { file: "monitor.ts", what: "what sampling costs" },
   sandbox: { file: "sandbox.ts", what: "jails against plain processes" },
+  inference: { file: "inference.ts", what: "the engine llama-cpp against bare node-llama-cpp" },
   "merge-kernel": { file: "merge-kernel.ts", what: "adapter merging, the arithmetic" },
   "merge-files": { file: "merge-files.ts", what: "adapter merging, whole files" },
 };

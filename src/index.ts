@@ -18,7 +18,7 @@ export type {
 } from "./host/pipeline.ts";
 // By star: a named re-export could not be merged with what `cjm-ctl types` declares.
 export type * from "./host/capability-bindings.ts";
-export type { BoundAction, BoundCall, Bindings } from "./host/bindings.ts";
+export type { BoundAction, BoundCall, BoundTasks, Bindings } from "./host/bindings.ts";
 export type {
   CompositionHandle,
   CompositionView,

@@ -33,7 +33,7 @@ def find_class(module_name):
 
 
 def config_schema(capability_class):
-    """The schema of an instance; a capability that cannot be made without its resources has none."""
+    """The schema of an instance; one that cannot be made without its resources has none."""
     try:
         instance = capability_class()
     except Exception as error:

@@ -1,4 +1,4 @@
-export { matchAdapter } from "./adapters.ts";
+export { matchAdapter, tasksOf } from "./adapters.ts";
 export type { AdapterVerdict, BoundAdapter } from "./adapters.ts";
 export { checkKwargs, findAction } from "./call-check.ts";
 export type { CallSurface } from "./call-check.ts";

@@ -9,7 +9,7 @@ export interface BoundInstance {
 }
 
 const HEAD = `// Written by \`cjm-ctl types\`; do not edit.
-import type { BoundCall } from "cjm-substrate";
+import type { BoundAction, BoundCall } from "cjm-substrate";
 `;
 
 /**
@@ -32,6 +32,7 @@ export async function bindingTypes(instances: readonly BoundInstance[]): Promise
         actionMember(name, action, { args, result }),
       );
     }
+    actions.push(...taskMembers(code.tasks ?? {}));
     members.push(
       ...comment(code.description, "    "),
       `    readonly ${key(id)}: {\n${actions.join("\n")}\n    };`,
@@ -44,6 +45,15 @@ ${members.join("\n")}
 }
 `;
   return [HEAD, ...declarations, augmentation].join("\n");
+}
+
+/** A manifest has no schemas of task methods. */
+function taskMembers(tasks: Readonly<Record<string, readonly string[]>>): string[] {
+  const lines = Object.entries(tasks).map(([task, methods]) => {
+    const calls = methods.map((method) => `readonly ${key(method)}: BoundAction;`);
+    return `        readonly ${key(task)}: { ${calls.join(" ")} };`;
+  });
+  return lines.length === 0 ? [] : ["      readonly tasks: {", ...lines, "      };"];
 }
 
 function actionMember(

@@ -262,6 +262,10 @@ export const JSON_OUTPUTS = {
     max_total_mb: z.number().nullable(),
     records_deleted: z.int(),
     chunks_deleted: z.int(),
+    results_max_age_days: z.number().nullable(),
+    results_max_total_mb: z.number().nullable(),
+    results_deleted: z.int(),
+    result_bytes_deleted: z.int(),
   }),
   run: finished,
   "set-secret": z.looseObject({

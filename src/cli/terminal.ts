@@ -96,9 +96,12 @@ export function printError(text: string): void {
 /** The net below {@link harmless}: of all control sequences only colours get through. */
 function onlyColours(text: string): string {
   return text.replaceAll(CONTROL, (sequence) =>
-    sequence.length > 1 ? sequence : `\\x${sequence.charCodeAt(0).toString(16).padStart(2, "0")}`,
+    sequence.length > 1
+      ? sequence
+      : // As JSON writes it, since some of what is printed is JSON.
+        `\\u${sequence.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
 }
 
 // oxlint-disable-next-line no-control-regex -- exactly these must not reach a terminal
-const CONTROL = /\u001b\[[\d;]*m|[\u0000-\u0008\u000b-\u001f\u007f]/gu;
+const CONTROL = /\u001b\[[\d;]*m|[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/gu;

@@ -214,7 +214,7 @@ function actionIssues(node: CompositionNode, action: ActionManifest): readonly C
   );
   const issues = checkAgainstSchema(action.input_schema, kwargs, open).map(({ path, message }) => ({
     node: node.id,
-    path: ["kwargs", ...path].join("."),
+    path: path === "" ? "kwargs" : `kwargs.${path}`,
     message,
   }));
   if (action.streaming) {

@@ -4,7 +4,7 @@ import type { SecretChange, SecretEffect } from "../capability/index.ts";
 import { CjmError, fromJobError } from "../errors/index.ts";
 import { jobErrorBodySchema } from "../protocol/index.ts";
 import type { QueueEvent } from "../queue/index.ts";
-import type { Retention, RetentionResult } from "../store/index.ts";
+import type { RemovedBodies, Retention, RetentionResult } from "../store/index.ts";
 import {
   compositionReplySchema,
   hostStatusSchema,
@@ -42,11 +42,18 @@ export class DoorClient implements AsyncDisposable {
     return await this.#call("GET", "/measurements", measurementsSchema);
   }
 
-  /** Has the host delete what its diagnostics need not keep. */
-  async retain({ maxAgeDays, maxTotalMb }: Retention): Promise<RetentionResult> {
-    const request = { max_age_days: maxAgeDays, max_total_mb: maxTotalMb };
+  /** Has the host delete what its diagnostics, and its results, need not keep. */
+  async retain(
+    diagnostics: Retention,
+    results: Retention,
+  ): Promise<RetentionResult & { readonly removed: RemovedBodies }> {
+    const request = { ...boundsOf(diagnostics), results: boundsOf(results) };
     const reply = await this.#call("POST", "/retention", retainReplySchema, request);
-    return { recordsDeleted: reply.records_deleted, chunksDeleted: reply.chunks_deleted };
+    return {
+      recordsDeleted: reply.records_deleted,
+      chunksDeleted: reply.chunks_deleted,
+      removed: { bodies: reply.results_deleted, bytes: reply.result_bytes_deleted },
+    };
   }
 
   /** @returns the composition's id. */
@@ -139,4 +146,11 @@ export class DoorClient implements AsyncDisposable {
       throw new CjmError("DOOR_UNAVAILABLE", `No host answers at ${this.#path}`, { cause: error });
     }
   }
+}
+
+function boundsOf({ maxAgeDays, maxTotalMb }: Retention): {
+  readonly max_age_days: number | undefined;
+  readonly max_total_mb: number | undefined;
+} {
+  return { max_age_days: maxAgeDays, max_total_mb: maxTotalMb };
 }

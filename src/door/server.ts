@@ -9,7 +9,7 @@ import type { CapabilityManager } from "../capability/index.ts";
 import { parseCompositionFile } from "../composition/index.ts";
 import { CjmError, toJobError } from "../errors/index.ts";
 import type { JobQueue, QueueEvent, ResourceProbe } from "../queue/index.ts";
-import type { Retention, RetentionResult, StorePort } from "../store/index.ts";
+import type { RemovedBodies, Retention, RetentionResult, StorePort } from "../store/index.ts";
 import { compact } from "../util/compact.ts";
 import { hostStatus } from "./status.ts";
 import {
@@ -32,6 +32,8 @@ export interface DoorParts {
   measurements(): Measurements;
   /** Deletes old diagnostics. */
   retain(keep: Retention): Promise<RetentionResult>;
+  /** Removes large results and adopted files of work that is over. */
+  removeBodies(keep: Retention): Promise<RemovedBodies>;
 }
 
 /** A live host's control socket. Disposing it closes every connection. */
@@ -80,11 +82,13 @@ export function createDoorApp(parts: DoorParts) {
     .get("/measurements", (c) => c.json(parts.measurements()))
     .post("/retention", async (c) => {
       const keep = parse(retainRequestSchema, await c.req.json());
-      const bounds = compact({ maxAgeDays: keep.max_age_days, maxTotalMb: keep.max_total_mb });
-      const deleted = await parts.retain(bounds);
+      const deleted = await parts.retain(boundsOf(keep));
+      const removed = await parts.removeBodies(boundsOf(keep.results ?? {}));
       return c.json({
         records_deleted: deleted.recordsDeleted,
         chunks_deleted: deleted.chunksDeleted,
+        results_deleted: removed.bodies,
+        result_bytes_deleted: removed.bytes,
       });
     })
     .post("/submit", async (c) => {
@@ -159,4 +163,11 @@ function unknownId(id: string): ReturnType<typeof toJobError> {
   return toJobError(new CjmError("JOB_UNKNOWN", `This host knows no composition ${id}`), {
     tracebackPolicy: "none",
   });
+}
+
+function boundsOf(keep: {
+  readonly max_age_days?: number | undefined;
+  readonly max_total_mb?: number | undefined;
+}): Retention {
+  return compact({ maxAgeDays: keep.max_age_days, maxTotalMb: keep.max_total_mb });
 }

@@ -74,14 +74,17 @@ export const hostStatusSchema = z.object({
 });
 export type HostStatus = z.output<typeof hostStatusSchema>;
 
-/** What diagnostics to keep; an absent bound does not bound. */
-export const retainRequestSchema = z.object({
+const boundsSchema = z.object({
   max_age_days: z.number().positive().optional(),
   max_total_mb: z.number().nonnegative().optional(),
 });
+/** What diagnostics, and what bodies of results, to keep; an absent bound does not bound. */
+export const retainRequestSchema = boundsSchema.extend({ results: boundsSchema.optional() });
 export const retainReplySchema = z.object({
   records_deleted: z.int(),
   chunks_deleted: z.int(),
+  results_deleted: z.int(),
+  result_bytes_deleted: z.int(),
 });
 
 const gpuUseSchema = z.object({ mb: z.number(), method: z.string(), confidence: z.number() });

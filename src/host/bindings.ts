@@ -1,4 +1,4 @@
-import type { CapabilityInstance, CapabilityManager } from "../capability/index.ts";
+import { type CapabilityInstance, type CapabilityManager, tasksOf } from "../capability/index.ts";
 import type { JobQueue } from "../queue/index.ts";
 import type { CapabilityBindings } from "./capability-bindings.ts";
 
@@ -9,7 +9,12 @@ export type BoundAction = (kwargs?: Readonly<Record<string, unknown>>) => BoundC
 export interface BoundCall<Result = unknown, Chunk = unknown>
   extends PromiseLike<Result>, AsyncIterable<Chunk> {}
 
-type UntypedBindings = Readonly<Record<string, Readonly<Record<string, BoundAction>>>>;
+/** The methods of an instance's task adapters that are known, by task. */
+export type BoundTasks = Readonly<Record<string, Readonly<Record<string, BoundAction>>>>;
+
+type BoundInstance = Readonly<Record<string, BoundAction>> & { readonly tasks: BoundTasks };
+type UntypedBindings = Readonly<Record<string, BoundInstance>>;
+type Target = { readonly action: string } | { readonly task: string; readonly method: string };
 
 /**
  * Instance id to its actions by name. Where `cjm-ctl types` has described the capabilities, exactly
@@ -21,16 +26,16 @@ export type Bindings = keyof CapabilityBindings extends never
     Readonly<CapabilityBindings>;
 
 /**
- * `bindings.<instance>.<action>(kwargs)` for every instance that is loaded, looked up when it is
+ * `bindings.<instance>.<action>(kwargs)` and `.tasks.<task>.<method>(kwargs)` for every instance that is loaded, looked up when it is
  * used.
  */
 export function createBindings(manager: CapabilityManager, queue: JobQueue): Bindings {
-  return new Proxy<Record<string, Readonly<Record<string, BoundAction>>>>(
+  return new Proxy<Record<string, BoundInstance>>(
     {},
     {
       get: (_target, instanceId) =>
         typeof instanceId === "string" && manager.instances.has(instanceId)
-          ? actionsOf(manager.instance(instanceId), queue)
+          ? callsOf(manager.instance(instanceId), queue)
           : undefined,
       has: (_target, instanceId) => manager.instances.has(String(instanceId)),
       ownKeys: () => [...manager.instances.keys()],
@@ -42,25 +47,36 @@ export function createBindings(manager: CapabilityManager, queue: JobQueue): Bin
   );
 }
 
-function actionsOf(
-  { spec }: CapabilityInstance,
-  queue: JobQueue,
+function callsOf({ spec }: CapabilityInstance, queue: JobQueue): BoundInstance {
+  const { code } = spec.definition.manifest;
+  const bind = (target: Target): BoundAction => boundCall(queue, spec.instanceId, target);
+  const known = spec.adapters.filter(({ methods }) => methods !== undefined);
+  const tasks: Record<string, Readonly<Record<string, BoundAction>>> = {};
+  for (const [task, methods] of Object.entries(tasksOf(code.tasks ?? {}, known) ?? {})) {
+    tasks[task] = boundBy(methods, (method) => bind({ task, method }));
+  }
+  // An action may be called tasks; it is then what the name means.
+  const actions = boundBy(Object.keys(code.actions ?? {}), (action) => bind({ action }));
+  return Object.assign({ tasks }, actions);
+}
+
+function boundBy(
+  names: readonly string[],
+  bind: (name: string) => BoundAction,
 ): Readonly<Record<string, BoundAction>> {
-  const names = Object.keys(spec.definition.manifest.code.actions ?? {});
-  return Object.fromEntries(
-    names.map((action) => [
-      action,
-      (kwargs: Readonly<Record<string, unknown>> = {}): BoundCall => ({
-        // oxlint-disable-next-line unicorn/no-thenable -- awaiting the call is what it is for
-        then: (resolve, reject) =>
-          queue
-            .submit(spec.instanceId, kwargs, { action })
-            .then((handle) => handle.result())
-            .then(resolve, reject),
-        async *[Symbol.asyncIterator]() {
-          yield* await queue.submitStream(spec.instanceId, kwargs, { action });
-        },
-      }),
-    ]),
-  );
+  return Object.fromEntries(names.map((name) => [name, bind(name)]));
+}
+
+function boundCall(queue: JobQueue, instanceId: string, target: Target): BoundAction {
+  return (kwargs = {}) => ({
+    // oxlint-disable-next-line unicorn/no-thenable -- awaiting the call is what it is for
+    then: (resolve, reject) =>
+      queue
+        .submit(instanceId, kwargs, target)
+        .then((handle) => handle.result())
+        .then(resolve, reject),
+    async *[Symbol.asyncIterator]() {
+      yield* await queue.submitStream(instanceId, kwargs, target);
+    },
+  });
 }

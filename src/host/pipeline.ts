@@ -10,12 +10,15 @@ import {
 import { openDoor } from "../door/index.ts";
 import {
   endSessionProcesses,
+  HOST_SOCKET,
   prepareRunFolder,
   probeCage,
   removeRunFolder,
   runFolderPath,
   SessionNames,
+  sweepRunFolders,
 } from "../process/index.ts";
+import { toError } from "../errors/index.ts";
 import { JobQueue, ProfileBook } from "../queue/index.ts";
 import type { SchedulerConfig } from "../scheduler/index.ts";
 import {
@@ -24,6 +27,7 @@ import {
   type JournalEntry,
   type JournalEvent,
   openJournalDatabase,
+  removeBodies,
   ResultFiles,
   SecretStore,
   type StorePort,
@@ -105,7 +109,7 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
   announcer.announce = (events) => {
     queue.announce(events);
   };
-  const socket = join(runFolderPath(config.dataDir), "host.sock");
+  const socket = join(runFolderPath(config.dataDir), HOST_SOCKET);
   const door = stack.use(
     await openDoor(socket, {
       queue,
@@ -116,6 +120,7 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
       version: hostPackage().version,
       measurements: () => resources.measurements(),
       retain: (keep) => diagnostics.applyRetention(keep),
+      removeBodies: (keep) => removeBodies(config.dataDir, store, keep),
     }),
   );
   await lock.announce({ pid: process.pid, door: door.path });
@@ -180,6 +185,7 @@ async function openManager(
   const { dataDir, substrate } = config;
   const runFolder = runFolderPath(dataDir);
   await prepareRunFolder(runFolder);
+  await sweepRunFolders(runFolder);
   // Before the lock is given back: the next host may be waiting for it.
   stack.defer(() => removeRunFolder(runFolder));
   const sessions = new SessionNames(dataDir);
@@ -279,7 +285,7 @@ async function loadAll(
   const loads = await manager.loadAll(requests, { failFast: false });
   const causes = loads.flatMap(({ error }) => (error === undefined ? [] : [error]));
   if (causes.length === 0) return;
-  const list = causes.map((cause) => (cause instanceof Error ? cause.message : String(cause)));
+  const list = causes.map((cause) => toError(cause).message);
   throw new AggregateError(causes, `Capabilities could not be loaded: ${list.join("; ")}`);
 }
 

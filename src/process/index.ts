@@ -13,10 +13,12 @@ export {
 export type { ProcessIdentity } from "./process-table.ts";
 export {
   dataDirIdentity,
+  HOST_SOCKET,
   prepareRunFolder,
   removeRunFolder,
   runFolderPath,
   socketPath,
+  sweepRunFolders,
 } from "./run-folder.ts";
 export { endSessionProcesses, SESSION_VARIABLE, SessionNames } from "./session.ts";
 export { deathError, WorkerConnection } from "./worker-connection.ts";

@@ -1,6 +1,7 @@
 import { realpathSync } from "node:fs";
-import { lstat, mkdir, readdir, rm } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { lstat, mkdir, readdir, rm, utimes } from "node:fs/promises";
+import { createConnection } from "node:net";
+import { dirname, join, resolve } from "node:path";
 import { CjmError } from "../errors/index.ts";
 import { sha256 } from "../util/canonical-json.ts";
 
@@ -30,6 +31,15 @@ export function runFolderPath(dataDir: string, env: NodeJS.ProcessEnv = process.
     : join("/tmp", `cjm-${process.getuid?.() ?? 0}-${id}`);
 }
 
+/** Socket of a live host in its run folder. */
+export const HOST_SOCKET = "host.sock";
+
+/** What hosts that were killed left behind is looked at this late: no host takes so long to start. */
+const STALE_MS = 10 * 60_000;
+/** Folders that one host removes; another takes the rest. */
+const SWEEP_MAX = 64;
+const RUN_FOLDER = /^cjm-(?:\d+-)?[0-9a-f]{8}$/u;
+
 /**
  * Makes the run folder, 0700 and ours, and empties it of sockets an earlier host left.
  * Call it only while holding the host lock.
@@ -38,16 +48,70 @@ export function runFolderPath(dataDir: string, env: NodeJS.ProcessEnv = process.
  */
 export async function prepareRunFolder(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  const stat = await lstat(folder);
-  const isOurs = stat.isDirectory() && stat.uid === (process.getuid?.() ?? stat.uid);
-  if (!isOurs || (stat.mode & 0o077) !== 0) {
+  if (!(await isPrivate(folder))) {
     throw new CjmError(
       "FILE_INVALID",
       `${folder} must be a folder of this user with mode 0700; remove it and start again`,
     );
   }
+  // In use from now on, for whoever looks for stale ones.
+  await utimes(folder, new Date(), new Date());
   for (const name of await readdir(folder)) {
     await rm(join(folder, name), { recursive: true, force: true });
+  }
+}
+
+/**
+ * Removes run folders beside this one that hosts left which were killed: this user's, unchanged for
+ * ten minutes, and without a host that answers.
+ *
+ * @returns the folders that were removed.
+ */
+export async function sweepRunFolders(own: string): Promise<readonly string[]> {
+  const parent = dirname(own);
+  const names = await readdir(parent).catch(() => []);
+  const others = names.filter((name) => RUN_FOLDER.test(name)).map((name) => join(parent, name));
+  const removed: string[] = [];
+  for (const folder of others) {
+    if (removed.length === SWEEP_MAX) break;
+    if (folder === own || !(await isStale(folder))) continue;
+    await rm(folder, { recursive: true, force: true });
+    removed.push(folder);
+  }
+  return removed;
+}
+
+async function isStale(folder: string): Promise<boolean> {
+  try {
+    const { mtimeMs } = await lstat(folder);
+    if (Date.now() - mtimeMs < STALE_MS || !(await isPrivate(folder))) return false;
+    return !(await answers(join(folder, HOST_SOCKET)));
+  } catch {
+    // Gone meanwhile, or not for us to see.
+    return false;
+  }
+}
+
+async function isPrivate(folder: string): Promise<boolean> {
+  const stat = await lstat(folder);
+  const isOurs = stat.isDirectory() && stat.uid === (process.getuid?.() ?? stat.uid);
+  return isOurs && (stat.mode & 0o077) === 0;
+}
+
+/** False only where nobody can be listening; in any doubt somebody is. */
+async function answers(socket: string): Promise<boolean> {
+  const { promise, resolve: settle } = Promise.withResolvers<boolean>();
+  const connection = createConnection(socket);
+  connection.once("connect", () => {
+    settle(true);
+  });
+  connection.once("error", (error: NodeJS.ErrnoException) => {
+    settle(error.code !== "ECONNREFUSED" && error.code !== "ENOENT");
+  });
+  try {
+    return await promise;
+  } finally {
+    connection.destroy();
   }
 }
 

@@ -18,6 +18,9 @@ export type Cage = (typeof CAGES)[number];
 
 const jsonObject = z.record(z.string(), z.unknown());
 
+/** No system takes a zero byte in an argument or an environment. */
+const withoutZero = z.string().refine((text) => !text.includes("\0"), "holds a zero byte");
+
 /** One variable of a worker's environment, fixed when the worker is spawned. */
 export const envVarSpecSchema = z.object({
   name: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/u),
@@ -52,7 +55,7 @@ export type ActionManifest = z.output<typeof actionManifestSchema>;
 export const installSectionSchema = z.looseObject({
   runtime: z.enum(RUNTIMES).optional(),
   /** Argument vector that starts the worker. */
-  command: z.array(z.string().min(1)).min(1).optional(),
+  command: z.array(withoutZero.min(1)).min(1).optional(),
   /** Folder of the environment this manifest switches to. */
   env_folder: z.string().optional(),
   /** Hash of everything the environment was built from. */
@@ -61,7 +64,7 @@ export const installSectionSchema = z.looseObject({
   python_path: z.string().default(""),
   conda_env: z.string().default(""),
   db_path: z.string().default(""),
-  env_vars: z.record(z.string(), z.string()).default({}),
+  env_vars: z.record(withoutZero, withoutZero).default({}),
   installed_at: z.string().default(""),
   installer_version: z.string().default(""),
   package_source: z.string().default(""),

@@ -15,6 +15,12 @@ export interface MemberCall {
   readonly index: number | null;
 }
 
+/** One item of a `for_each` node. */
+export interface ItemAddress {
+  readonly nodeId: string;
+  readonly index: number;
+}
+
 /** Names a node or item within its composition. */
 export function addressOf({ node, index }: Pick<MemberCall, "node" | "index">): string {
   return address(node.id, index);
@@ -67,11 +73,7 @@ export function putNode(loop: RunLoop, active: ActiveRun, nodeId: string, unit: 
 }
 
 /** Writes the row of an item of a `for_each` node as it is now. */
-export function putItem(
-  active: ActiveRun,
-  { nodeId, index }: { readonly nodeId: string; readonly index: number },
-  unit: Unit,
-): void {
+export function putItem(active: ActiveRun, { nodeId, index }: ItemAddress, unit: Unit): void {
   const { run } = active;
   const item = requireNode(run, nodeId).items?.runs[index];
   if (item === undefined) return;

@@ -6,42 +6,28 @@ import {
   type CompositionNode,
   type CompositionRun,
   deriveTerminalStatus,
-  evaluateWhen,
-  expandForEach,
   newRun,
   type NodeOutcome,
-  pendingItemIndexes,
   recordItemResult,
-  recordItemStarted,
   recordResult,
-  recordSkipped,
-  recordStarted,
   requireNode,
-  resolveForEach,
-  resolveKwargs,
-  scopeOf,
 } from "../composition/index.ts";
 import { newId } from "../util/ids.ts";
 import { cancelJob } from "./cancellation.ts";
 import { cancelPending } from "./endings.ts";
 import {
-  addressOf,
-  journalHit,
   journalRun,
   keepInCache,
-  type MemberCall,
+  type ItemAddress,
   putItem,
   putNode,
   recordOf,
 } from "./composition-rows.ts";
-import { type ActiveRun, failedWith, isPending, type ItemList, outcomeOf } from "./active-run.ts";
+import { type ActiveRun, outcomeOf } from "./active-run.ts";
 import type { JobEntry } from "./job.ts";
-import { type CacheAnswer, ResultCache } from "./result-cache.ts";
 import type { JobQueue } from "./queue.ts";
+import { NodeStarter, STARTS_PER_UNIT } from "./node-starter.ts";
 import type { Unit } from "./unit.ts";
-
-/** Member jobs that one unit makes at most: a wide DAG must not become one commit of all its rows. */
-const STARTS_PER_UNIT = 256;
 
 /**
  * Advances compositions, inside the units of the run loop: a member job is made when its inputs
@@ -52,13 +38,25 @@ export class CompositionRunner {
   readonly #finished = new Set<ActiveRun>();
   #finishedNodes = 0;
   readonly #queue: JobQueue;
-  readonly #cache: ResultCache;
+  readonly #starter: NodeStarter;
 
   constructor(queue: JobQueue) {
     this.#queue = queue;
-    this.#cache = new ResultCache(queue.loop.options);
-    queue.loop.onMemberEnded((entry, unit) => {
-      this.#memberEnded(entry, unit);
+    this.#starter = new NodeStarter(queue, {
+      ended: (...told) => void this.#ended(...told),
+      itemEnded: (...told) => void this.#itemEnded(...told),
+      advance: (active, unit) => {
+        this.advance(active, unit);
+      },
+      goOnLater: (active, unit) => {
+        this.#goOnLater(active, unit);
+      },
+    });
+    queue.loop.ownMembers({
+      ended: (entry, unit) => {
+        this.#memberEnded(entry, unit);
+      },
+      isHalted: ({ spec }) => this.active.get(spec.compositionId ?? "")?.isHalted === true,
     });
   }
 
@@ -90,6 +88,7 @@ export class CompositionRunner {
       committed: "running",
       members: new Map(),
       done: Promise.withResolvers<void>(),
+      isHalted: false,
       goesOn: false,
       lookups: new Set(),
       cached: new Map(),
@@ -115,20 +114,32 @@ export class CompositionRunner {
     this.#finishIfDone(active, unit);
   }
 
-  #startReady(active: ActiveRun, unit: Unit): readonly string[] {
+  #startReady(active: ActiveRun, unit: Unit): void {
     const { run } = active;
-    const enqueued: string[] = [];
+    let started = 0;
     // Starting one can make others ready, or end them; the set says what is left.
     for (let next = first(run.ready); next !== undefined; next = first(run.ready)) {
       const node = run.nodes.get(next);
       if (node === undefined) throw new TypeError(`Node "${next}" is ready and does not exist`);
-      if (enqueued.length === STARTS_PER_UNIT) {
+      if (started === STARTS_PER_UNIT) {
         this.#goOnLater(active, unit);
-        break;
+        return;
       }
-      if (this.#start(active, node, unit)) enqueued.push(next);
+      if (this.#starter.start(active, node, unit)) started += 1;
     }
-    return [...enqueued, ...run.ready];
+  }
+
+  /** Makes the jobs of a running `for_each` node's items that have none. */
+  startItems(active: ActiveRun, node: CompositionNode, unit: Unit): void {
+    this.#starter.startItems(active, node, unit);
+  }
+
+  /** The key under which a member's result may be used again; null where it cannot be made. */
+  async cacheKeyOf(
+    node: CompositionNode,
+    kwargs: Readonly<Record<string, unknown>>,
+  ): Promise<string | null> {
+    return await this.#starter.cacheKeyOf(node, kwargs);
   }
 
   /** The rest is made in the next unit; after a crash in between, resume makes it. */
@@ -139,217 +150,9 @@ export class CompositionRunner {
       active.goesOn = false;
       this.#queue.loop.run((next) => {
         if (active.run.status !== "running") return;
-        for (const node of active.run.nodes.values()) this.startItems(active, node, next);
+        for (const node of active.run.nodes.values()) this.#starter.startItems(active, node, next);
         this.advance(active, next);
       });
-    });
-  }
-
-  /** True if the node has a job, or several, now. */
-  #start(active: ActiveRun, node: CompositionNode, unit: Unit): boolean {
-    const { run } = active;
-    try {
-      const scope = scopeOf(run, node.id);
-      if (!evaluateWhen(node, scope)) {
-        this.#skip(active, node, unit);
-        return false;
-      }
-      if (node.forEach !== undefined) {
-        return this.#expandOrStore(active, node, resolveForEach(node, scope), unit);
-      }
-      const call = { node, kwargs: resolveKwargs(node, scope), index: null };
-      if (node.cache) {
-        run.ready.delete(node.id);
-        this.#lookUp(active, call, unit);
-      } else {
-        this.#begin(active, call, unit);
-      }
-      return true;
-    } catch (error) {
-      this.#ended(active, node.id, failedWith(error), unit);
-      return false;
-    }
-  }
-
-  /** Makes the member job of a call. */
-  #begin(active: ActiveRun, call: MemberCall, unit: Unit, cacheKey: string | null = null): void {
-    const { run } = active;
-    const { node, index } = call;
-    const entry = this.#memberJob(active, call, cacheKey);
-    const { id } = entry.spec;
-    if (index === null) {
-      run.ready.add(node.id);
-      recordStarted(run, node.id, id);
-      putNode(this.#queue.loop, active, node.id, unit);
-    } else {
-      recordItemStarted(run, { nodeId: node.id, index }, id);
-      putItem(active, { nodeId: node.id, index }, unit);
-    }
-    active.members.set(id, entry);
-    this.#queue.loop.add(entry, unit);
-  }
-
-  /** Asks the cache before a member job is made; the node or item stays pending meanwhile. */
-  #lookUp(active: ActiveRun, call: MemberCall, unit: Unit): void {
-    active.lookups.add(addressOf(call));
-    unit.after(() => {
-      const { node, kwargs } = call;
-      this.#cache.find(node, kwargs).then(
-        (answer) => {
-          this.#lookedUp(active, call, answer);
-        },
-        (error: unknown) => {
-          this.#lookedUp(active, call, failedWith(error));
-        },
-      );
-    });
-  }
-
-  #lookedUp(active: ActiveRun, call: MemberCall, answer: CacheAnswer | NodeOutcome): void {
-    if (this.#queue.loop.isClosed) return;
-    this.#queue.loop.run((unit) => {
-      active.lookups.delete(addressOf(call));
-      if (!isPending(active, call)) return;
-      if ("state" in answer) this.#settle(active, call, answer, unit);
-      else if (answer.hit === null) this.#beginOrFail(active, call, unit, answer.key);
-      else this.#useCached(active, call, answer.hit, unit);
-      this.advance(active, unit);
-    });
-  }
-
-  #useCached(
-    active: ActiveRun,
-    call: MemberCall,
-    { entry, result }: NonNullable<CacheAnswer["hit"]>,
-    unit: Unit,
-  ): void {
-    active.cached.set(addressOf(call), entry);
-    journalHit(active, call, entry, unit);
-    this.#settle(active, call, { state: "completed", result }, unit);
-  }
-
-  #beginOrFail(active: ActiveRun, call: MemberCall, unit: Unit, cacheKey: string | null): void {
-    try {
-      this.#begin(active, call, unit, cacheKey);
-    } catch (error) {
-      this.#settle(active, call, failedWith(error), unit);
-    }
-  }
-
-  #settle(active: ActiveRun, { node, index }: MemberCall, outcome: NodeOutcome, unit: Unit): void {
-    if (index === null) this.#ended(active, node.id, outcome, unit);
-    else this.#itemEnded(active, { nodeId: node.id, index }, outcome, unit);
-  }
-
-  #skip(active: ActiveRun, node: CompositionNode, unit: Unit): void {
-    const { skipped } = recordSkipped(active.run, node.id);
-    for (const id of [node.id, ...skipped]) putNode(this.#queue.loop, active, id, unit);
-  }
-
-  /** A list too large for its row is on disk before the unit that names it. */
-  #expandOrStore(
-    active: ActiveRun,
-    node: CompositionNode,
-    values: readonly unknown[],
-    unit: Unit,
-  ): boolean {
-    const { results } = this.#queue.loop.options;
-    const items = results.inline(values);
-    if (items !== undefined) return this.#expand(active, node, { values, items }, unit);
-    active.run.ready.delete(node.id);
-    unit.after(() => {
-      results.store(values).then(
-        (stored) => {
-          this.#itemsStored(active, node, { values, items: stored });
-        },
-        (error: unknown) => {
-          this.#itemsStored(active, node, failedWith(error));
-        },
-      );
-    });
-    return true;
-  }
-
-  #itemsStored(active: ActiveRun, node: CompositionNode, list: ItemList | NodeOutcome): void {
-    if (this.#queue.loop.isClosed) return;
-    this.#queue.loop.run((unit) => {
-      if (!isPending(active, { node, index: null })) return;
-      active.run.ready.add(node.id);
-      try {
-        if ("state" in list) this.#ended(active, node.id, list, unit);
-        else this.#expand(active, node, list, unit);
-      } catch (error) {
-        this.#ended(active, node.id, failedWith(error), unit);
-      }
-      this.advance(active, unit);
-    });
-  }
-
-  #expand(
-    active: ActiveRun,
-    node: CompositionNode,
-    { values, items }: ItemList,
-    unit: Unit,
-  ): boolean {
-    const { run } = active;
-    const advance = expandForEach(run, node.id, values);
-    unit.write({
-      op: "items.put",
-      items: {
-        compositionId: run.id,
-        nodeId: node.id,
-        count: values.length,
-        items,
-      },
-    });
-    putNode(this.#queue.loop, active, node.id, unit);
-    for (const id of advance.skipped) putNode(this.#queue.loop, active, id, unit);
-    this.startItems(active, node, unit);
-    return values.length > 0;
-  }
-
-  /** Makes the jobs of a running `for_each` node's items that have none. */
-  startItems(active: ActiveRun, node: CompositionNode, unit: Unit): void {
-    const { run } = active;
-    if (requireNode(run, node.id).state !== "running") return;
-    const indexes = pendingItemIndexes(run, node.id);
-    if (indexes.length > STARTS_PER_UNIT) this.#goOnLater(active, unit);
-    for (const index of indexes.slice(0, STARTS_PER_UNIT)) {
-      // A failure under fail_fast may have cancelled the rest meanwhile.
-      if (requireNode(run, node.id).items?.runs[index]?.state !== "pending") continue;
-      this.#startItem(active, node, index, unit);
-    }
-  }
-
-  #startItem(active: ActiveRun, node: CompositionNode, index: number, unit: Unit): void {
-    const { run } = active;
-    if (active.lookups.has(addressOf({ node, index }))) return;
-    try {
-      const call = { node, kwargs: resolveKwargs(node, scopeOf(run, node.id, index)), index };
-      if (node.cache) this.#lookUp(active, call, unit);
-      else this.#begin(active, call, unit);
-    } catch (error) {
-      this.#itemEnded(active, { nodeId: node.id, index }, failedWith(error), unit);
-    }
-  }
-
-  #memberJob(
-    { run }: ActiveRun,
-    { node, kwargs, index }: MemberCall,
-    cacheKey: string | null,
-  ): JobEntry {
-    return this.#queue.newJob(node.instance, kwargs, {
-      action: node.action,
-      task: node.task,
-      method: node.method,
-      control: node.control,
-      priority: node.priority === 0 ? run.composition.priority : node.priority,
-      timeoutMs: node.timeoutMs,
-      maxRetries: node.retries,
-      runId: run.composition.runId,
-      actor: run.composition.actor,
-      member: { compositionId: run.id, nodeId: node.id, itemIndex: index },
-      cacheKey,
     });
   }
 
@@ -360,30 +163,34 @@ export class CompositionRunner {
     active.members.delete(entry.spec.id);
     keepInCache(entry, unit);
     const outcome = outcomeOf(entry);
-    if (itemIndex === null) this.#ended(active, nodeId, outcome, unit);
-    else this.#itemEnded(active, { nodeId, index: itemIndex }, outcome, unit);
-    const enqueued = this.#startReady(active, unit);
+    const freed =
+      itemIndex === null
+        ? this.#ended(active, nodeId, outcome, unit)
+        : this.#itemEnded(active, { nodeId, index: itemIndex }, outcome, unit);
+    this.#startReady(active, unit);
     if (requireNode(active.run, nodeId).state === "completed") {
       journalRun(active, unit, "composition_advanced", {
         completed_node: nodeId,
-        enqueued_nodes: enqueued,
+        enqueued_nodes: freed.filter((id) => isUnderWay(active, id)),
       });
     }
     this.#finishIfDone(active, unit);
   }
 
-  #ended(active: ActiveRun, nodeId: string, outcome: NodeOutcome, unit: Unit): void {
-    const { skipped } = recordResult(active.run, nodeId, outcome);
+  /** Answers with the nodes that may start because of it. */
+  #ended(active: ActiveRun, nodeId: string, outcome: NodeOutcome, unit: Unit): readonly string[] {
+    const { ready, skipped } = recordResult(active.run, nodeId, outcome);
     for (const id of [nodeId, ...skipped]) putNode(this.#queue.loop, active, id, unit);
     if (outcome.state === "failed" && active.run.composition.failFast) this.#halt(active, unit);
+    return ready;
   }
 
   #itemEnded(
     active: ActiveRun,
-    address: { readonly nodeId: string; readonly index: number },
+    address: ItemAddress,
     outcome: NodeOutcome,
     unit: Unit,
-  ): void {
+  ): readonly string[] {
     const { nodeId, index } = address;
     const advance = recordItemResult(active.run, address, outcome);
     for (const one of [index, ...advance.cancelledItems]) {
@@ -392,20 +199,27 @@ export class CompositionRunner {
     if (advance.nodeEnded) putNode(this.#queue.loop, active, nodeId, unit);
     for (const id of advance.skipped) putNode(this.#queue.loop, active, id, unit);
     if (outcome.state === "failed" && active.run.composition.failFast) this.#halt(active, unit);
+    return advance.ready;
   }
 
   /** Nothing new starts: what has no job is cancelled, and so are jobs that still wait. */
   #halt(active: ActiveRun, unit: Unit): void {
+    this.haltNodes(active, unit);
+    for (const entry of active.members.values()) {
+      if (entry.planned === "pending") cancelPending(this.#queue.loop, entry, unit);
+    }
+  }
+
+  /** The nodes and items of a run that have no job get none any more. */
+  haltNodes(active: ActiveRun, unit: Unit): void {
     const { run } = active;
+    active.isHalted = true;
     for (const id of cancelPendingNodes(run)) putNode(this.#queue.loop, active, id, unit);
     for (const { id, state, items } of run.nodeRuns.values()) {
       if (state !== "running" || items === undefined) continue;
       const { cancelledItems, skipped } = cancelPendingItems(run, id);
       for (const index of cancelledItems) putItem(active, { nodeId: id, index }, unit);
       for (const other of skipped) putNode(this.#queue.loop, active, other, unit);
-    }
-    for (const entry of active.members.values()) {
-      if (entry.planned === "pending") cancelPending(this.#queue.loop, entry, unit);
     }
   }
 
@@ -445,4 +259,10 @@ export class CompositionRunner {
 
 function first(ids: ReadonlySet<string>): string | undefined {
   return ids.values().next().value;
+}
+
+/** Whether a node that became ready has a job, or will have. */
+function isUnderWay({ run }: ActiveRun, nodeId: string): boolean {
+  const { state } = requireNode(run, nodeId);
+  return state === "running" || state === "pending";
 }

@@ -121,7 +121,7 @@ export async function resultReader(
   const jobs = new Map((await store.listJobs({ compositionId })).map((job) => [job.id, job]));
   return async (row) => {
     const value = row.result ?? jobs.get(row.jobId ?? "")?.result ?? null;
-    return value === null ? undefined : await results.load(value);
+    return value === null ? undefined : await results.show(value);
   };
 }
 

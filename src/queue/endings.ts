@@ -35,7 +35,7 @@ export async function complete(
 
 /** A running attempt ended without a result: cancelled, to be repeated, or failed. */
 export async function fail(loop: RunLoop, entry: JobEntry, thrown: unknown): Promise<void> {
-  const retry = retryOf(entry, errorOf(entry, thrown), thrown);
+  const retry = retryOf(loop, entry, thrown);
   if (retry.retry && retry.restartWorker && entry.attemptNow?.stop !== "cancel") {
     await loop.options.executor.end(entry.spec.instanceId, "restarted for a retry");
   }
@@ -49,8 +49,10 @@ export async function fail(loop: RunLoop, entry: JobEntry, thrown: unknown): Pro
       return;
     }
     if (isOutOfMemory) learn(loop, entry, null, unit);
-    const left = retry.retry ? "requeued" : "failed";
-    if (retry.retry) requeue(loop, entry, { error, ...retry }, unit);
+    // Its composition may have failed while the worker was being ended.
+    const isRepeated = retry.retry && !loop.isHalted(entry);
+    const left = isRepeated ? "requeued" : "failed";
+    if (isRepeated) requeue(loop, entry, { error, ...retry }, unit);
     else end(loop, entry, { status: "failed", error }, unit);
     // Last: what the failure halts must not take the lane that it frees.
     leaveLane(loop, entry, isOutOfMemory ? "out_of_memory" : left, unit);
@@ -127,7 +129,9 @@ export function errorOf(entry: JobEntry, thrown: unknown): JobError {
 
 type Retry = ReturnType<typeof decideRetry> & { readonly isCounted: boolean };
 
-function retryOf(entry: JobEntry, error: JobError, thrown: unknown): Retry {
+function retryOf(loop: RunLoop, entry: JobEntry, thrown: unknown): Retry {
+  // Nobody waits for its result any more.
+  if (loop.isHalted(entry)) return { retry: false, isCounted: true };
   // A reader cannot take back what it has read.
   if (entry.chunks?.hasBegun === true) return { retry: false, isCounted: true };
   // Its worker was ended for another job's sake: that says nothing about this one.
@@ -136,6 +140,7 @@ function retryOf(entry: JobEntry, error: JobError, thrown: unknown): Retry {
   }
   // It would exceed the same limit again.
   if (entry.attemptNow?.stop === "limit") return { retry: false, isCounted: true };
+  const error = errorOf(entry, thrown);
   const decision = decideRetry({
     category: error.category,
     code: error.code,

@@ -162,7 +162,7 @@ export class JobQueue {
     if (entry !== undefined) return viewOf(entry);
     const record = await this.#store.getJob(jobId);
     if (record === undefined) return undefined;
-    const result = record.result === null ? undefined : await this.#results.load(record.result);
+    const result = record.result === null ? undefined : await this.#results.show(record.result);
     return viewOfRecord(record, result);
   }
 

@@ -42,7 +42,7 @@ export class ResultCache {
     kwargs: Readonly<Record<string, unknown>>,
   ): Promise<CacheAnswer> {
     const { store, results } = this.#parts;
-    const key = await this.#key(node, kwargs);
+    const key = await this.keyOf(node, kwargs);
     const entry = node.control["force"] === true ? undefined : await store.cacheEntry(key);
     if (entry === undefined) return { key, hit: null };
     const result = await results.load(entry.result).catch(() => undefined);
@@ -51,7 +51,8 @@ export class ResultCache {
     return { key, hit: isWhole ? { entry, result } : null };
   }
 
-  async #key(node: CompositionNode, kwargs: Readonly<Record<string, unknown>>): Promise<string> {
+  /** @throws the system's error if a file that the call names cannot be read. */
+  async keyOf(node: CompositionNode, kwargs: Readonly<Record<string, unknown>>): Promise<string> {
     const { executor } = this.#parts;
     const { capability, codeHash } = executor.facts(node.instance);
     const { config, configSchema, inputSchema } = executor.inputs(node.instance, node);

@@ -1,5 +1,5 @@
 import {
-  cancelPending,
+  type CompositionRun,
   expandForEach,
   recordItemStarted,
   recordStarted,
@@ -48,7 +48,7 @@ export async function resumeWork(id: string, parts: ResumeParts): Promise<boolea
   if (job.compositionId !== null) return await resumeWork(job.compositionId, parts);
   const entry = entryOf(job, queue);
   await queue.loop.transact((unit) => {
-    readmit(entry, job, queue, unit);
+    readmit(entry, { job, isHalted: false }, queue, unit);
   });
   return true;
 }
@@ -75,18 +75,38 @@ async function resumeComposition(record: CompositionRecord, parts: ResumeParts):
   const { run, skipped } = restoreRun(composition, record.id, stored.nodes);
   run.cancelRequested = record.cancelRequested;
   const active = compositions.adopt(run, record.submittedAt);
+  const members = await membersOf(run, stored, parts);
   await queue.loop.transact((unit) => {
     for (const id of skipped) putNode(queue.loop, active, id, unit);
     expandAgain(active, stored);
-    const members = stored.unfinished.map((job) => ({ job, entry: entryOf(job, queue) }));
     for (const { entry } of members) bindMember(active, entry);
-    if (record.cancelRequested) {
-      for (const id of cancelPending(run)) putNode(queue.loop, active, id, unit);
-    }
-    for (const { job, entry } of members) readmit(entry, job, queue, unit);
-    if (!record.cancelRequested) startMissingItems(active, compositions, unit);
+    const isHalted = record.cancelRequested || (composition.failFast && hasFailed(stored));
+    if (isHalted) compositions.haltNodes(active, unit);
+    for (const { job, entry } of members) readmit(entry, { job, isHalted }, queue, unit);
+    if (!isHalted) startMissingItems(active, compositions, unit);
     compositions.advance(active, unit);
   });
+}
+
+/** Its failure was committed: what it interrupted is not begun again. */
+function hasFailed({ nodes, expansions }: StoredRun): boolean {
+  const items = [...expansions.values()].flatMap((expansion) => expansion.items);
+  return [...nodes, ...items].some(({ state }) => state === "failed");
+}
+
+/** The jobs that were interrupted; those of cached nodes with the key under which they are kept. */
+async function membersOf(
+  run: CompositionRun,
+  { unfinished }: StoredRun,
+  { queue, compositions }: ResumeParts,
+): Promise<readonly { readonly job: JobRecord; readonly entry: JobEntry }[]> {
+  return await Promise.all(
+    unfinished.map(async (job) => {
+      const node = run.nodes.get(job.nodeId ?? "");
+      const cacheKey = node === undefined ? null : await compositions.cacheKeyOf(node, job.kwargs);
+      return { job, entry: entryOf(job, queue, cacheKey) };
+    }),
+  );
 }
 
 /** What the store has of a run. */
@@ -165,11 +185,23 @@ function startMissingItems(active: ActiveRun, compositions: CompositionRunner, u
   }
 }
 
-/** Gives an interrupted job to the scheduler; a committed intent to cancel is finished instead. */
-function readmit(entry: JobEntry, record: JobRecord, queue: JobQueue, unit: Unit): void {
+/**
+ * Gives an interrupted job to the scheduler; a committed intent to cancel, and what a failure of its
+ * composition halts, is finished instead.
+ */
+function readmit(
+  entry: JobEntry,
+  { job: record, isHalted }: { readonly job: JobRecord; readonly isHalted: boolean },
+  queue: JobQueue,
+  unit: Unit,
+): void {
   queue.loop.jobs.add(entry);
-  if (record.cancelRequestedAt !== null) {
-    const error = new CjmError("CAPABILITY_CANCELLED", "Cancelled before the host was restarted");
+  if (record.cancelRequestedAt !== null || isHalted) {
+    const why =
+      record.cancelRequestedAt === null
+        ? "Interrupted when its composition had failed already"
+        : "Cancelled before the host was restarted";
+    const error = new CjmError("CAPABILITY_CANCELLED", why);
     end(queue.loop, entry, { status: "cancelled", error: toJobError(error) }, unit);
     return;
   }
@@ -183,12 +215,12 @@ function readmit(entry: JobEntry, record: JobRecord, queue: JobQueue, unit: Unit
   queue.loop.enqueue(entry, unit);
 }
 
-function entryOf(record: JobRecord, queue: JobQueue): JobEntry {
+function entryOf(record: JobRecord, queue: JobQueue, cacheKey: string | null = null): JobEntry {
   const view = viewOfRecord(record, undefined);
   const { codeHash } = queue.factsOf(record.capabilityInstanceId);
   const entry = newEntry(
     { ...view, codeHash },
-    { priority: record.priority, seq: queue.loop.nextSeq(), chunks: null },
+    { priority: record.priority, seq: queue.loop.nextSeq(), chunks: null, cacheKey },
   );
   entry.status = record.status;
   entry.planned = record.status;

@@ -31,8 +31,13 @@ export interface RunLoopOptions {
   readonly now?: () => number;
 }
 
-/** Told when a member job of a composition ends, inside the unit that ends it. */
-export type MemberEnded = (entry: JobEntry, unit: Unit) => void;
+/** What the run loop asks and tells the owner of compositions about their member jobs. */
+export interface MemberOwner {
+  /** A member has ended; told inside the unit that ends it. */
+  ended(entry: JobEntry, unit: Unit): void;
+  /** Nothing of its composition starts any more, not even what is to be repeated. */
+  isHalted(entry: JobEntry): boolean;
+}
 
 /**
  * The single writer of all job state.
@@ -51,7 +56,7 @@ export class RunLoop {
   readonly #idle = new Set<() => void>();
   readonly #wakes = new Set<NodeJS.Timeout>();
   readonly #introduced = new Set<string>();
-  #memberEnded: MemberEnded = () => undefined;
+  #members: MemberOwner | null = null;
   #unwatch: () => void = () => undefined;
   #nextSeq = 0;
   #inFlight = 0;
@@ -78,12 +83,18 @@ export class RunLoop {
     });
   }
 
-  onMemberEnded(listener: MemberEnded): void {
-    this.#memberEnded = listener;
+  /** Names who owns the member jobs of compositions. */
+  ownMembers(owner: MemberOwner): void {
+    this.#members = owner;
   }
 
   memberEnded(entry: JobEntry, unit: Unit): void {
-    if (entry.spec.compositionId !== null) this.#memberEnded(entry, unit);
+    if (entry.spec.compositionId !== null) this.#members?.ended(entry, unit);
+  }
+
+  /** Whether the job may not run again because its composition has failed or was cancelled. */
+  isHalted(entry: JobEntry): boolean {
+    return entry.spec.compositionId !== null && this.#members?.isHalted(entry) === true;
   }
 
   get isPaused(): boolean {

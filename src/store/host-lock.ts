@@ -1,10 +1,10 @@
 import { existsSync } from "node:fs";
-import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import BetterSqlite3 from "better-sqlite3";
+import BetterSqlite3, { type Database } from "better-sqlite3";
 import { z } from "zod";
 import { CjmError } from "../errors/index.ts";
-import { randomHex } from "../util/ids.ts";
+import { replaceFile } from "./draft-file.ts";
 import { isBusy, nameDamage } from "./sqlite-fault.ts";
 
 const LOCK_FILE = "host.lock";
@@ -33,23 +33,23 @@ export interface HostLock extends AsyncDisposable {
  * The lock is SQLite's exclusive file lock: the kernel frees it with the process, so a text file
  * left by a host that was killed locks nobody out.
  *
- * @throws {CjmError} `DATA_DIR_LOCKED` naming the pid and the door of the host that has it.
+ * @throws {CjmError} `DATA_DIR_LOCKED` naming the pid and the door of the host that has it;
+ *   `STORE_REJECTED` naming a directory that cannot be written.
  */
 export async function acquireHostLock(dataDir: string, info: HostInfo): Promise<HostLock> {
-  await mkdir(dataDir, { recursive: true, mode: 0o700 });
-  const sqlite = new BetterSqlite3(join(dataDir, LOCK_FILE), { timeout: PATIENCE_MS });
+  const sqlite = await openLockFile(dataDir);
   try {
     sqlite.exec("BEGIN EXCLUSIVE");
   } catch (error) {
     sqlite.close();
-    if (!isBusy(error)) throw nameDamage(error, join(dataDir, LOCK_FILE));
+    if (!isBusy(error)) throw unwritable(dataDir, nameDamage(error, join(dataDir, LOCK_FILE)));
     throw await lockedError(dataDir, error);
   }
   try {
     await writeInfo(dataDir, info);
   } catch (error) {
     sqlite.close();
-    throw error;
+    throw unwritable(dataDir, error);
   }
   return {
     announce: (next) => writeInfo(dataDir, next),
@@ -58,6 +58,25 @@ export async function acquireHostLock(dataDir: string, info: HostInfo): Promise<
       sqlite.close();
     },
   };
+}
+
+async function openLockFile(dataDir: string): Promise<Database> {
+  try {
+    await mkdir(dataDir, { recursive: true, mode: 0o700 });
+    return new BetterSqlite3(join(dataDir, LOCK_FILE), { timeout: PATIENCE_MS });
+  } catch (error) {
+    throw unwritable(dataDir, error);
+  }
+}
+
+/** A full or read-only disk does not say where it is. */
+function unwritable(dataDir: string, error: unknown): CjmError {
+  if (error instanceof CjmError) return error;
+  const reason = error instanceof Error ? error.message : String(error);
+  return new CjmError("STORE_REJECTED", `${dataDir} cannot be written: ${reason}`, {
+    cause: error,
+    details: { dataDir },
+  });
 }
 
 /** The live host of a data directory, or undefined where there is none. Changes nothing. */
@@ -101,7 +120,5 @@ async function readInfo(dataDir: string): Promise<HostInfo | undefined> {
 }
 
 async function writeInfo(dataDir: string, info: HostInfo): Promise<void> {
-  const draft = join(dataDir, `${INFO_FILE}.${randomHex(4)}.new`);
-  await writeFile(draft, `${JSON.stringify(hostInfoSchema.parse(info))}\n`, { mode: 0o600 });
-  await rename(draft, join(dataDir, INFO_FILE));
+  await replaceFile(join(dataDir, INFO_FILE), `${JSON.stringify(hostInfoSchema.parse(info))}\n`);
 }

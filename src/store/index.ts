@@ -1,4 +1,6 @@
 export { RESOURCES_LOGGER } from "./diagnostics-records.ts";
+export { removeBodies } from "./body-retention.ts";
+export type { RemovedBodies } from "./body-retention.ts";
 export { DiagnosticsReader } from "./diagnostics-reader.ts";
 export type {
   ChunkFilter,

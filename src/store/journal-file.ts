@@ -6,7 +6,7 @@ import { Kysely, SqliteDialect } from "kysely";
 import { Migrator, type Migration } from "kysely/migration";
 import { CjmError } from "../errors/index.ts";
 import { initial } from "./migrations/0001-initial.ts";
-import { nameDamage } from "./sqlite-fault.ts";
+import { nameOpenFault } from "./sqlite-fault.ts";
 
 /** Static on purpose: a compiled build has no folder of migrations to scan. */
 const MIGRATIONS: Readonly<Record<string, Migration>> = { "0001-initial": initial };
@@ -61,7 +61,7 @@ async function openExisting(
     return sqlite;
   } catch (error) {
     sqlite?.close();
-    throw nameDamage(error, path);
+    throw nameOpenFault(error, path);
   }
 }
 
@@ -69,7 +69,23 @@ async function createJournalFile(path: string): Promise<void> {
   // SQLite would replay a log left by a lost database into the new one.
   if (existsSync(`${path}-wal`)) throw damaged(path, "only its write-ahead log is there");
   const draft = `${path}.new`;
+  await removeDraft(draft);
+  try {
+    await writeDraft(draft);
+    await rename(draft, path);
+  } catch (error) {
+    await removeDraft(draft);
+    throw error;
+  }
+  await using folder = await open(dirname(path), "r");
+  await folder.sync();
+}
+
+async function removeDraft(draft: string): Promise<void> {
   for (const suffix of ["", "-wal", "-shm"]) await rm(`${draft}${suffix}`, { force: true });
+}
+
+async function writeDraft(draft: string): Promise<void> {
   const sqlite = new BetterSqlite3(draft);
   try {
     configureWriter(sqlite);
@@ -78,9 +94,6 @@ async function createJournalFile(path: string): Promise<void> {
   } finally {
     sqlite.close();
   }
-  await rename(draft, path);
-  await using folder = await open(dirname(path), "r");
-  await folder.sync();
 }
 
 function configureWriter(sqlite: Database): void {

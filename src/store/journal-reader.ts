@@ -1,4 +1,4 @@
-import type { Kysely } from "kysely";
+import type { Kysely, SelectQueryBuilder } from "kysely";
 import { sql } from "kysely";
 import { CODECS, type TableCodec } from "./codecs.ts";
 import type { CompositionFilter, JobFilter, JournalFilter, StoreReads } from "./port.ts";
@@ -155,6 +155,17 @@ export class JournalReader implements StoreReads, AsyncDisposable {
     return this.#all(query, CODECS.node);
   }
 
+  async namedHashes(endedSince: Date | null): Promise<ReadonlySet<string>> {
+    const since = endedSince?.toISOString() ?? "9999";
+    const named = new Set<string>();
+    await this.#guard(async () => {
+      for (const query of namingQueries(this.#db, since)) {
+        for await (const row of query.stream()) addHashes(row, named);
+      }
+    });
+    return named;
+  }
+
   getProfile(key: string): Promise<ProfileRecord | undefined> {
     const query = this.#db.selectFrom("profile").selectAll().where("key", "=", key);
     return this.#first(query, CODECS.profile);
@@ -205,4 +216,50 @@ export class JournalReader implements StoreReads, AsyncDisposable {
       throw nameDamage(error, this.#path);
     }
   }
+}
+
+/** Rows that name content which is needed still, with the columns that do. */
+function namingQueries(
+  db: Kysely<JournalSchema>,
+  since: string,
+): readonly SelectQueryBuilder<JournalSchema, keyof JournalSchema, Record<string, unknown>>[] {
+  const runs = db
+    .selectFrom("composition_run")
+    .select("id")
+    .where((eb) => eb.or([eb("status", "=", "running"), eb("completed_at", ">=", since)]));
+  return [
+    db
+      .selectFrom("job")
+      .select(["kwargs", "control", "result", "result_file"])
+      .where((eb) =>
+        eb.or([eb("status", "in", ["pending", "running"]), eb("completed_at", ">=", since)]),
+      ),
+    // Members of a run that goes on are over and needed.
+    db
+      .selectFrom("job")
+      .select(["kwargs", "result", "result_file"])
+      .where("composition_id", "in", runs),
+    db.selectFrom("composition_run").select("spec").where("id", "in", runs),
+    db
+      .selectFrom("node_run")
+      .select(["result", "result_file", "provenance"])
+      .where("composition_id", "in", runs),
+    db
+      .selectFrom("for_each_items")
+      .select(["items", "items_file"])
+      .where("composition_id", "in", runs),
+    db.selectFrom("instance_config").select("config"),
+  ];
+}
+
+function addHashes(row: Readonly<Record<string, unknown>>, into: Set<string>): void {
+  for (const text of Object.values(row)) {
+    if (typeof text !== "string") continue;
+    for (const hash of hashesIn(text)) into.add(hash);
+  }
+}
+
+/** Bare ones too: a path into the adopted files has its hash without the prefix. */
+export function* hashesIn(text: string): Generator<string> {
+  for (const [hex] of text.matchAll(/[0-9a-f]{64}/gu)) yield `sha256:${hex}`;
 }

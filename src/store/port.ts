@@ -102,6 +102,11 @@ export interface StoreReads {
   getInstanceConfig(instanceId: string): Promise<InstanceConfigRecord | undefined>;
   listInstanceConfigs(): Promise<readonly InstanceConfigRecord[]>;
   cacheEntry(key: string): Promise<CacheEntry | undefined>;
+  /**
+   * Content hashes that unfinished work names in whatever it was given, expanded or has completed,
+   * that instance configs name, and that work which ended at `endedSince` or later names.
+   */
+  namedHashes(endedSince: Date | null): Promise<ReadonlySet<string>>;
 }
 
 /** What the queue needs of the journal database; a host under test may wrap it. */

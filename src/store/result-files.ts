@@ -1,8 +1,9 @@
-import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, open, readFile, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { CjmError } from "../errors/index.ts";
 import { sha256 } from "../util/canonical-json.ts";
-import { randomHex } from "../util/ids.ts";
+import { replaceFile } from "./draft-file.ts";
 import type { StoredValue } from "./records.ts";
 
 /** Longest JSON text that is kept in its row, in UTF-8 bytes. */
@@ -34,6 +35,13 @@ export class ResultFiles {
     return { kind: "file", hash };
   }
 
+  /** As {@link load}; of a body that retention has removed, only a tag with its hash. */
+  async show(stored: StoredValue): Promise<unknown> {
+    if (stored.kind === "inline" || existsSync(this.path(stored.hash)))
+      return await this.load(stored);
+    return { __wire__: "result.removed", data: { sha256: stored.hash } };
+  }
+
   /** @throws {CjmError} `DATABASE_CORRUPT` if the file is missing or is not what was stored. */
   async load(stored: StoredValue): Promise<unknown> {
     if (stored.kind === "inline") return JSON.parse(stored.json);
@@ -62,18 +70,10 @@ export class ResultFiles {
   async #write(path: string, json: string): Promise<void> {
     if (await hasSize(path, Buffer.byteLength(json))) return;
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    const draft = `${path}.${randomHex(4)}.new`;
-    {
-      await using file = await open(draft, "wx", 0o600);
-      await file.writeFile(json);
-      await file.sync();
-    }
-    await rename(draft, path);
-    // Both folders may be new: the name is durable only when each of them is.
-    for (const folder of [dirname(path), this.#folder]) {
-      await using handle = await open(folder, "r");
-      await handle.sync();
-    }
+    await replaceFile(path, json);
+    // The folder of the hash's first digits may be new too.
+    await using folder = await open(this.#folder, "r");
+    await folder.sync();
   }
 }
 

@@ -1,9 +1,9 @@
 import type { Stats } from "node:fs";
-import { chmod, mkdir, open, readFile, rename, stat } from "node:fs/promises";
+import { chmod, mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { CjmError } from "../errors/index.ts";
-import { randomHex } from "../util/ids.ts";
+import { replaceFile } from "./draft-file.ts";
 
 /** A shorter value cannot be redacted: it would occur in ordinary text. */
 const MIN_VALUE_LENGTH = 8;
@@ -134,15 +134,7 @@ export class SecretStore {
   async #save(secrets: Secrets): Promise<void> {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     await chmod(this.#folder, 0o700);
-    const draft = `${this.#path}.${randomHex(4)}.new`;
-    {
-      await using file = await open(draft, "wx", 0o600);
-      await file.writeFile(`${JSON.stringify(secrets, null, 2)}\n`);
-      await file.sync();
-    }
-    await rename(draft, this.#path);
-    await using folder = await open(this.#folder, "r");
-    await folder.sync();
+    await replaceFile(this.#path, `${JSON.stringify(secrets, null, 2)}\n`);
   }
 }
 

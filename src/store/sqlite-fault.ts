@@ -25,7 +25,21 @@ export function isBusy(error: unknown): boolean {
 
 /** `DATABASE_CORRUPT` for damage, anything else unchanged. Damage is named, never repaired. */
 export function nameDamage(error: unknown, path: string): unknown {
-  if (!isDamage(error)) return error;
+  return isDamage(error) ? damageError(error, path) : error;
+}
+
+/** What keeps a file from being opened, with its name: damage, or a disk that is full or read-only. */
+export function nameOpenFault(error: unknown, path: string): unknown {
+  if (!(error instanceof SqliteError)) return error;
+  // A table or a column that is not there: the schema is not the one we made.
+  if (isDamage(error) || error.code === "SQLITE_ERROR") return damageError(error, path);
+  return new CjmError("STORE_REJECTED", `${path} cannot be opened: ${error.message}`, {
+    cause: error,
+    details: { path },
+  });
+}
+
+function damageError(error: unknown, path: string): CjmError {
   const reason = error instanceof Error ? error.message : String(error);
   return new CjmError(
     "DATABASE_CORRUPT",

@@ -45,6 +45,7 @@ export class WorkerRuntime {
   readonly #tasks: ReadonlyMap<string, TaskAdapter>;
   readonly #calls = new Set<RunningCall>();
   readonly #logLevel: LogLevel;
+  #idle: PromiseWithResolvers<void> | undefined;
   #dataFolder: string | undefined;
   /** The config in force; undefined until initialized. */
   config: Readonly<Record<string, unknown>> | undefined;
@@ -129,6 +130,16 @@ export class WorkerRuntime {
     this.#calls.delete(call);
     this.progress.finish(call.jobId);
     await this.sink.flush?.();
+    if (this.#calls.size > 0) return;
+    this.#idle?.resolve();
+    this.#idle = undefined;
+  }
+
+  /** Resolves when no call runs. */
+  async idle(): Promise<void> {
+    if (this.#calls.size === 0) return;
+    this.#idle ??= Promise.withResolvers<void>();
+    await this.#idle.promise;
   }
 
   /** Aborts the call of one job, or all; returns how many. */

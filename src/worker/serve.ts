@@ -12,8 +12,12 @@ import { listen, type Listening } from "./listen.ts";
 import { log, parseLogLevel } from "./logger.ts";
 import { killDescendants } from "./process-tree.ts";
 import { loadRequestSchemas } from "./requests.ts";
+import { within } from "../util/wait.ts";
 import { WorkerRuntime } from "./runtime.ts";
 import { codeSection } from "./surface.ts";
+
+/** Time that cancelled calls have to end before the worker does. */
+const LAST_WORDS_MS = 1_000;
 
 /**
  * Serves a capability to the host that started this process, until the host ends it or is gone.
@@ -100,6 +104,8 @@ async function stop(
   close: () => void,
 ): Promise<void> {
   runtime.cancel();
+  // Cleaning up under a call that still runs could break what it uses; the host's grace is longer.
+  await within(runtime.idle(), LAST_WORDS_MS);
   try {
     if (runtime.config !== undefined) await cleanup(runtime);
   } catch (error) {

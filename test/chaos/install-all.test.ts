@@ -6,27 +6,17 @@ import { execa } from "execa";
 import { expect, test } from "vitest";
 import { loadManifests, workerCommand } from "../../src/config/index.ts";
 import { runCli, startCli, temporaryFolder } from "../support/cli.ts";
+import { CHAOS_SEED, report, shareOfTime } from "./support/long-form.ts";
+import { randomFrom } from "./support/random.ts";
 
 const FIXTURES = fileURLToPath(new URL("../fixtures/projects/greeters", import.meta.url));
 const KILLS = Number(process.env["CJM_CHAOS_KILLS"] ?? 50);
 const NAMES = ["js-greeter", "py-script"] as const;
 const SOURCES = { "js-greeter": "js-greeter/main.js", "py-script": "py-script/main.py" };
 
-/** A xorshift, so that a run can be repeated by its seed. */
-function randomFrom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) / 2 ** 32;
-  };
-}
-
-test(`after each of ${KILLS} kills at random moments every capability still works, old or new`, async () => {
-  const seed = Number(process.env["CJM_CHAOS_SEED"] ?? (Date.now() % 2 ** 31) + 1);
-  process.stdout.write(`CJM_CHAOS_SEED=${seed}\n`);
-  const random = randomFrom(seed);
+test(`after each of up to ${KILLS} kills at random moments every capability still works, old or new`, async () => {
+  const random = randomFrom(CHAOS_SEED);
+  const endsAt = performance.now() + shareOfTime(0.15);
   await using folder = await temporaryFolder();
   const project = folder.path;
   const place = { dataDir: join(project, "data"), cwd: project };
@@ -43,7 +33,9 @@ test(`after each of ${KILLS} kills at random moments every capability still work
   /** What may serve: the last finished installation, or any that a kill came too late for. */
   let allowed = ["1.0.0"];
   let survived = 0;
-  for (let kill = 1; kill <= KILLS; kill += 1) {
+  let killed = 0;
+  for (let kill = 1; kill <= KILLS && performance.now() < endsAt; kill += 1) {
+    killed = kill;
     const next = `1.${kill}.0`;
     for (const name of NAMES) await setVersion(join(project, SOURCES[name]), next);
     const child = startCli(["install-all"], place);
@@ -62,7 +54,7 @@ test(`after each of ${KILLS} kills at random moments every capability still work
     for (const name of NAMES) expect(await served(name, place)).toBe(next);
     allowed = [next];
   }
-  process.stdout.write(`${KILLS} kills, ${survived} came after the end\n`);
+  report("install-all kills", { killed, cameAfterTheEnd: survived });
 });
 
 async function setVersion(path: string, version: string): Promise<void> {

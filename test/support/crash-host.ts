@@ -2,11 +2,15 @@
  * A host that can be killed at a chosen commit: the reference work on a real store, with workers that
  * write down what they run.
  *
- *     node test/support/crash-host.ts <data folder> <oracle file> [before|after <unit>]
+ *     node test/support/crash-host.ts <data folder> <oracle file> [before|after|full|past|future <unit>]
+ *
+ * `before` and `after` kill it there, `full` fills its disk until a commit has failed, `past` and
+ * `future` move its wall clock by more than a year.
  *
  * It resumes what the folder holds, submits what it lacks, and prints how everything ended.
  */
-import { appendFileSync } from "node:fs";
+import { appendFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { composition, item, type NodeSpec, ref } from "../../src/composition/index.ts";
 import { CjmError } from "../../src/errors/index.ts";
 import type { CompositionView } from "../../src/queue/index.ts";
@@ -17,14 +21,52 @@ import { wrapStore } from "./wrap-store.ts";
 
 const [dataDir = "", oracle = "", when = "never", unit = "0"] = process.argv.slice(2);
 
-/** Kills this process before its n-th unit is staged, or when it has been committed. */
+const FILLER = join(dataDir, "filler");
+const YEAR_MS = 366 * 86_400_000;
+const SMALL_DISK_BYTES = 64 * 1024 * 1024;
+
+/** Leaves no room for another page; only on a small file system made for it. */
+function fillDisk(): void {
+  const { bavail, bsize, blocks } = statfsSync(dataDir);
+  if (blocks * bsize > SMALL_DISK_BYTES) throw new Error("This disk is not one to be filled");
+  writeFileSync(FILLER, Buffer.alloc(bavail * bsize));
+}
+
+/** From now on the wall clock of this process is another. */
+function moveClock(byMs: number): void {
+  const Real = Date;
+  globalThis.Date = class extends Real {
+    constructor(...given: unknown[]) {
+      super(...((given.length === 0 ? [Real.now() + byMs] : given) as [number]));
+    }
+    static override now(): number {
+      return Real.now() + byMs;
+    }
+  } as DateConstructor;
+}
+
+const FAULTS: Readonly<Record<string, () => void>> = {
+  before: () => process.kill(process.pid, "SIGKILL"),
+  full: fillDisk,
+  past: () => {
+    moveClock(-YEAR_MS);
+  },
+  future: () => {
+    moveClock(YEAR_MS);
+  },
+};
+
+/** Does to this process what it was told to before its n-th unit is staged, or kills it after that. */
 function killing(store: StorePort): StorePort {
   let count = 0;
+  store.onAvailability((isAvailable) => {
+    if (!isAvailable) rmSync(FILLER, { force: true });
+  });
   return wrapStore(store, {
     stage: async (writes) => {
       count += 1;
       const isLast = count === Number(unit);
-      if (isLast && when === "before") process.kill(process.pid, "SIGKILL");
+      if (isLast) FAULTS[when]?.();
       const staged = await store.stage(writes);
       if (isLast && when === "after") process.kill(process.pid, "SIGKILL");
       return staged;

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -10,7 +10,8 @@ import { newDataDir } from "./queue-host.ts";
 const PROGRAM = fileURLToPath(new URL("crash-host.ts", import.meta.url));
 
 export type Kill =
-  { readonly when: "before" | "after"; readonly unit: number } | { readonly afterMs: number };
+  | { readonly when: "before" | "after" | "full" | "past" | "future"; readonly unit: number }
+  | { readonly afterMs: number };
 
 export interface HostRun {
   readonly signal: NodeJS.Signals | null;
@@ -35,7 +36,9 @@ export async function runHost(dataDir: string, kill?: Kill): Promise<HostRun> {
     [number, NodeJS.Signals],
   ];
   clearTimeout(timer);
-  if (signal === null && code !== 0) throw new Error(`The host failed: ${stderr}`);
+  // New work is refused while the disk is full; this host then gives up, and the next one goes on.
+  const isRefused = stderr.includes("JOURNAL_UNAVAILABLE");
+  if (signal === null && code !== 0 && !isRefused) throw new Error(`The host failed: ${stderr}`);
   return { signal, printed: stdout === "" ? undefined : JSON.parse(stdout) };
 }
 
@@ -76,8 +79,10 @@ export function terminalJobs(rows: readonly JournalEvent[]): string[] {
 export async function crashAndResume(
   kills: readonly Kill[],
   expected: unknown,
+  parent?: string,
 ): Promise<{ readonly problems: readonly string[]; readonly wasKilled: boolean }> {
-  const dataDir = await newDataDir();
+  const dataDir =
+    parent === undefined ? await newDataDir() : await mkdtemp(join(parent, "cjm-crash-"));
   try {
     const problems: string[] = [];
     let wasKilled = false;

@@ -77,6 +77,8 @@ describe("pipeline.bindings", () => {
   test("takes any capability without it", async () => {
     const source = `import type { Pipeline } from "cjm-substrate";
 export const use = ({ bindings }: Pick<Pipeline, "bindings">) => bindings["any"]?.["run"]?.({ a: 1 });
+export const task = ({ bindings }: Pick<Pipeline, "bindings">) =>
+  bindings["any"]?.tasks["greeting"]?.["greet"]?.({ who: "you" });
 `;
     expect(await compile(await project({ "use.ts": source }))).toBe("");
   });

@@ -1,8 +1,7 @@
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { CjmError } from "cjm-substrate/worker";
 import type { ResolvedAdapter } from "./engine.ts";
-import { errnoOf, refuse } from "./fault.ts";
+import { asAdapterFault, refuse } from "./fault.ts";
 import { peftConfigSchema } from "./gguf/convert-lora.ts";
 import { numberOf, readGguf, textOf } from "./gguf/read.ts";
 import { readJson } from "./gguf/tokenizer.ts";
@@ -140,16 +139,4 @@ async function gguf(path: string): Promise<Omit<AdapterInfo, "id" | "sha256" | "
     rank: first?.dimensions[1] ?? null,
     alpha: numberOf(metadata, "adapter.lora.alpha") ?? null,
   };
-}
-
-/** The readers speak of models; here the same faults are an adapter's. */
-function asAdapterFault(path: string, error: unknown): unknown {
-  if (["ENOENT", "ENOTDIR", "EACCES"].includes(errnoOf(error))) {
-    return refuse("adapter_missing", `${path} cannot be read: ${errnoOf(error)}`, { cause: error });
-  }
-  if (!(error instanceof CjmError)) return error;
-  const isMissing = error.details["reason"] === "model_missing";
-  const isInvalid = error.details["reason"] === "model_invalid";
-  if (!isMissing && !isInvalid) return error;
-  return refuse(isMissing ? "adapter_missing" : "adapter_invalid", error.message, { cause: error });
 }

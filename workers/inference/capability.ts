@@ -12,7 +12,7 @@ export function createCapability(): Capability<typeof configSchema> {
   return defineCapability({
     name: "inference",
     version: "0.1.0",
-    description: "Text generation: GGUF models in process, with LoRA adapters.",
+    description: "Text generation: GGUF models in process, or a model server; with LoRA adapters.",
     config: configSchema,
     actions: {
       ...generationActions(service),
@@ -27,7 +27,15 @@ export function createCapability(): Capability<typeof configSchema> {
       platforms: ["linux-x64", "linux-arm64", "darwin-x64", "darwin-arm64", "win-x64"],
       accelerators: ["cuda", "vulkan", "metal"],
     },
-    workerEnv: [{ name: "INFERENCE_API_KEY", secret: true, required: false }],
+    workerEnv: [
+      { name: "INFERENCE_API_KEY", secret: true, required: false },
+      {
+        name: "INFERENCE_SERVER_API_KEY",
+        label: "Key of the server behind engine openai",
+        secret: true,
+        required: false,
+      },
+    ],
     initialize: (config, context) => service.initialize(config, context),
     prefetch: async ({ signal, progress }) => {
       await service.engine.prefetch({ signal, progress });

@@ -1,4 +1,5 @@
 import { z } from "cjm-substrate/worker";
+import { openAiConfigSchema } from "./openai/config.ts";
 
 /** Changes that make the engine anew. */
 const engineField = { reloadTrigger: "engine" } as const;
@@ -10,10 +11,15 @@ const endpointSchema = z.strictObject({
 
 export const configSchema = z.strictObject({
   engine: z
-    .enum(["llama-cpp"])
+    .enum(["llama-cpp", "openai"])
     .default("llama-cpp")
     .meta(engineField)
-    .describe("What generates: llama.cpp in this process."),
+    .describe("What generates: llama.cpp in this process, or a server with the OpenAI API."),
+  openai: openAiConfigSchema
+    .nullable()
+    .default(null)
+    .meta(engineField)
+    .describe("The server of engine openai; all other fields but the endpoint are llama-cpp's."),
   model: z
     .string()
     .default("")

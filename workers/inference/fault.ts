@@ -29,11 +29,28 @@ export function refuse(
     readonly details?: Readonly<Record<string, unknown>>;
   } = {},
 ): CjmError {
-  return new CjmError("CAPABILITY_INPUT", message, {
+  return new CjmError("CAPABILITY_INPUT", worded(message, reason), {
     cause: options.cause,
     fieldsInvalid: options.fields ?? [],
     details: { reason, ...options.details },
   });
+}
+
+/** The readers of files speak of models; where the file is an adapter's, so is the fault. */
+export function asAdapterFault(path: string, error: unknown): unknown {
+  if (["ENOENT", "ENOTDIR", "EACCES"].includes(errnoOf(error))) {
+    return refuse("adapter_missing", `${path} cannot be read: ${errnoOf(error)}`, { cause: error });
+  }
+  if (!(error instanceof CjmError)) return error;
+  const { reason } = error.details;
+  const own = reason === "model_missing" ? "adapter_missing" : "adapter_invalid";
+  if (reason !== "model_missing" && reason !== "model_invalid") return error;
+  return refuse(own, error.message.replace(` [${reason}]`, ""), { cause: error });
+}
+
+/** On the wire an error has no details, so its message ends with the reason. */
+export function worded(message: string, reason: string): string {
+  return `${message} [${reason}]`;
 }
 
 /** What an engine cannot do at all. */
@@ -44,7 +61,10 @@ export function unsupported(what: string, engine: string): CjmError {
 }
 
 export function engineMissing(message: string, cause: unknown): CjmError {
-  return new CjmError("SETUP_REQUIRED", message, { cause, details: { reason: "engine_missing" } });
+  return new CjmError("SETUP_REQUIRED", worded(message, "engine_missing"), {
+    cause,
+    details: { reason: "engine_missing" },
+  });
 }
 
 /** The system's code of a failed file operation, such as `ENOENT`; empty for another error. */

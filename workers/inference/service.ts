@@ -1,12 +1,13 @@
 import { stat, readdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import type { Call, WorkerContext } from "cjm-substrate/worker";
+import { CjmError, type Call, type WorkerContext } from "cjm-substrate/worker";
 import { AdapterBook } from "./adapter-book.ts";
 import type { InferenceConfig } from "./config.ts";
 import type { Engine, LoadCall, TextInput } from "./engine.ts";
 import { errnoOf, refuse, unsupported } from "./fault.ts";
 import { LlamaCppEngine } from "./llama-cpp/engine.ts";
 import { Endpoint } from "./http/endpoint.ts";
+import { createOpenAiEngine } from "./openai/index.ts";
 import type { Profile } from "./profile-book.ts";
 import { checkParameters, toRequest, type Asked } from "./task/request.ts";
 import type { AdapterInfo, Delta, Generation, Score } from "./task/schemas.ts";
@@ -156,6 +157,7 @@ async function createEngine(
   modelsFolder: string,
   context: { readonly dataFolder: string; readonly log: WorkerContext["log"] },
 ): Promise<Engine> {
+  if (config.engine === "openai") return createServerEngine(config, context.log);
   const modelPath = await modelFile(resolve(modelsFolder, config.model), config.model);
   return new LlamaCppEngine(
     {
@@ -171,6 +173,21 @@ async function createEngine(
     },
     context,
   );
+}
+
+function createServerEngine({ openai }: InferenceConfig, log: WorkerContext["log"]): Engine {
+  if (openai === null) {
+    throw new CjmError("CONFIG_INVALID", "Engine openai needs a server", {
+      fieldsInvalid: ["openai"],
+    });
+  }
+  const apiKey = process.env["INFERENCE_SERVER_API_KEY"];
+  return createOpenAiEngine(openai, {
+    log: (message) => {
+      log.info(message);
+    },
+    ...(apiKey === undefined || apiKey === "" ? {} : { apiKey }),
+  });
 }
 
 /** The GGUF file that a config means; one that is missing is the first call's error, not the start's. */

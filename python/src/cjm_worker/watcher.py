@@ -53,6 +53,9 @@ class EpollHangUps:
         selector.register(self._poll, selectors.EVENT_READ, self._on_hang_up)
 
     def connected(self, connection: socket.socket) -> None:
+        # The end of the number's last owner may have been told after that one was forgotten.
+        with self._lock:
+            self._closed.discard(connection.fileno())
         self._poll.register(connection.fileno(), select.EPOLLRDHUP | select.EPOLLONESHOT)
 
     def begin(self, connection: socket.socket, call: Call) -> None:

@@ -38,7 +38,7 @@ function render({ id, status, wholeMs, spans }: Explanation): string {
     harmless(what),
     behindJobId === null ? "" : `behind ${behindJobId}`,
   ]);
-  return `${color.bold(id)}  ${status}  ${duration(wholeMs)} = ${parts.join(" + ")}\n${table(rows)}`;
+  return `${color.bold(harmless(id))}  ${harmless(status)}  ${duration(wholeMs)} = ${parts.join(" + ")}\n${table(rows)}`;
 }
 
 function toWire({ id, status, wholeMs, spans }: Explanation): unknown {

@@ -85,7 +85,7 @@ function addLogs({ command, globals, finish }: Frame): void {
       await finish(logsCommand({ ...globals(), ...options }));
     });
   command("retention", {
-    summary: "Delete old diagnostics now, by age and size; the journal is never touched",
+    summary: "Delete old diagnostics, and large results, by age and size; the journal stays",
     example: "retention --max-age-days 7",
     heading: HEADING,
   })
@@ -96,6 +96,14 @@ function addLogs({ command, globals, finish }: Frame): void {
     .option(
       "--max-total-mb <mb>",
       "delete the oldest until it fits (default: diagnostics_retention_max_mb of cjm.yaml)",
+    )
+    .option(
+      "--results-max-age-days <days>",
+      "delete large results and adopted files of work that ended before (default: none)",
+    )
+    .option(
+      "--results-max-total-mb <mb>",
+      "delete the oldest of them until they fit; what unfinished work needs stays (default: none)",
     )
     .option(...JSON_OPTION)
     .action(async (options: Options) => {

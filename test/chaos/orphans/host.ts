@@ -14,6 +14,16 @@ function tell(event: Record<string, unknown>): void {
   process.stdout.write(`${JSON.stringify(event)}\n`);
 }
 
+async function evictForEver(): Promise<never> {
+  for (;;) {
+    for (const instance of instances) {
+      tell({ event: "evicting" });
+      await instance.stop("evicted");
+      await instance.ensureReady();
+    }
+  }
+}
+
 tell({ event: "starting" });
 const ids = ["a", "b"];
 const pipeline = await createPipeline({
@@ -24,13 +34,7 @@ const instances = ids.map((id) => pipeline.manager.instance(id));
 tell({ event: "opened" });
 await Promise.all(instances.map((instance) => instance.ensureReady()));
 tell({ event: "ready", pids: instances.map(({ pid }) => pid) });
-while (what === "evict") {
-  for (const instance of instances) {
-    tell({ event: "evicting" });
-    await instance.stop("evicted");
-    await instance.ensureReady();
-  }
-}
+if (what === "evict") await evictForEver();
 if (what === "stop") {
   await pipeline.stop();
   tell({ event: "stopped" });

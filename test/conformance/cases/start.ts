@@ -212,6 +212,25 @@ function endCases(): Case[] {
       },
     },
     {
+      title: "lets a call that SIGTERM cancels say its last words before it cleans up",
+      fixture: true,
+      fresh: async (start) => {
+        const worker = await start();
+        const job_id = newJob();
+        const answer = worker.execute("wait", { after: 0.3 }, { job_id });
+        await worker.frame((frame) => frame.type === "progress" && frame.job_id === job_id);
+        worker.signal("SIGTERM");
+        failureOf(await answer, "CAPABILITY_CANCELLED");
+        assert.equal((await worker.end()).code, 0);
+        const said = worker.frames.map((frame) =>
+          "message" in frame ? frame.message : frame.type,
+        );
+        assert.ok(said.includes("wait over"), said.join());
+        assert.ok(said.indexOf("wait over") < said.indexOf("bye"));
+        assert.equal(readFileSync(join(worker.dataFolder, "cleaned"), "utf8"), "cleaned\n");
+      },
+    },
+    {
       title: "cleans up on SIGTERM, cancelling what runs",
       fixture: true,
       fresh: async (start) => {

@@ -288,6 +288,8 @@ describe("task adapters", () => {
       { ...target, method: "greet" },
     );
     expect(await handle.result()).toEqual({ text: "hello Ada" });
+    const { greet } = pipeline.bindings["echo"]?.tasks["greeting"] ?? {};
+    expect(await greet?.({ who: "Eve" })).toEqual({ text: "hello Eve" });
   });
 
   test("asked for by name are refused loudly with the missing members", async () => {

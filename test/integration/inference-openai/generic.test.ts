@@ -139,7 +139,7 @@ describe("a generic server", () => {
   });
 
   it("mixes no streams up", async () => {
-    await using stub = await serve(({ body }) => ({ pieces: [...String(body.prompt)] }));
+    await using stub = await serve(({ body }) => ({ pieces: Array.from(String(body.prompt)) }));
     await using engine = open(stub);
     const prompts = Array.from({ length: 32 }, (_, at) => `call ${at} says ${at * at}`);
     const texts = await Promise.all(
@@ -371,7 +371,10 @@ describe("a server that fails", () => {
       "GET /v1/models": models({ id: "tiny" }),
       "POST /v1/completions": (request, response) => {
         calls += 1;
-        if (calls === 1) return void response.socket?.destroy();
+        if (calls === 1) {
+          response.socket?.destroy();
+          return;
+        }
         const send = events(response);
         send(chunk(request, "back", { finish_reason: "stop" }));
         send({ choices: [], usage: { prompt_tokens: 1, completion_tokens: 1 } });
@@ -388,7 +391,7 @@ describe("a server that fails", () => {
 describe("a server that does not end", () => {
   const hangs: [string, Route][] = [
     ["before its first byte", () => undefined],
-    ["before its first event", (_, response) => void response.writeHead(200).flushHeaders()],
+    ["before its first event", (_, response) => response.writeHead(200).flushHeaders()],
     ["in the middle", (request, response) => events(response)(chunk(request, "Hel"))],
     [
       "while it drips bytes of a line",

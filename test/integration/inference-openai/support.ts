@@ -17,7 +17,12 @@ export interface OwnedEngine extends Engine, AsyncDisposable {
 export function openEngine(config: object, ports: Partial<OpenAiPorts> = {}): OwnedEngine {
   const logged: string[] = [];
   const log = (message: string): void => void logged.push(message);
-  const limits = { connect_seconds: 5, control_seconds: 20, drain_seconds: 20 };
+  const limits = {
+    connect_seconds: 5,
+    control_seconds: 20,
+    drain_seconds: 20,
+    settle_seconds: 0.5,
+  };
   const parsed = openAiConfigSchema.parse({ ...limits, ...config });
   const engine = createOpenAiEngine(parsed, { log, ...ports });
   return Object.assign(engine, {

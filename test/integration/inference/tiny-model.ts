@@ -77,13 +77,22 @@ export interface TinyOptions {
   readonly layers?: number;
   readonly hidden?: number;
   readonly chat?: boolean;
+  /**
+   * Only letters of ASCII and the line feed, so that every text is whole characters, and special
+   * tokens that are rarely chosen, so that texts are long. @default false
+   */
+  readonly ascii?: boolean;
+  readonly context?: number;
 }
+
+const isAscii = (byte: number): boolean => byte === 10 || (byte >= 32 && byte < 127);
 
 /** Writes a Hugging Face folder. */
 export async function writeTinyFolder(folder: string, options: TinyOptions = {}): Promise<string> {
   const { seed = 1, layers = TINY.layers, hidden = TINY.hidden, chat = true } = options;
+  const letters = byteLetters().filter((_, byte) => options.ascii !== true || isAscii(byte));
   await mkdir(folder, { recursive: true });
-  const tokens = [...SPECIAL, ...byteLetters(), ...MERGES.map((pair) => pair.join(""))];
+  const tokens = [...SPECIAL, ...letters, ...MERGES.map((pair) => pair.join(""))];
   const config = {
     architectures: ["LlamaForCausalLM"],
     hidden_size: hidden,
@@ -91,7 +100,7 @@ export async function writeTinyFolder(folder: string, options: TinyOptions = {})
     num_hidden_layers: layers,
     num_attention_heads: TINY.heads,
     num_key_value_heads: TINY.keyHeads,
-    max_position_embeddings: TINY.context,
+    max_position_embeddings: options.context ?? TINY.context,
     rms_norm_eps: 1e-5,
     rope_theta: 10000,
     vocab_size: tokens.length,
@@ -106,6 +115,7 @@ export async function writeTinyFolder(folder: string, options: TinyOptions = {})
   await writeFile(join(folder, "tokenizer_config.json"), JSON.stringify(settings));
   const random = gaussians(seed);
   const weights = modelTensors({ hidden, layers, vocabulary: tokens.length }, random);
+  if (options.ascii === true) weights["lm_head.weight"]?.values.fill(0, 0, SPECIAL.length * hidden);
   await writeSafetensors(join(folder, "model.safetensors"), weights);
   return folder;
 }

@@ -119,7 +119,7 @@ describe("a worker that answers badly", () => {
     await using connection = await bench.start("rubbish", "rubbish-frames", "pidns");
     const { value } = await connection.post("/execute", call("rubbish"), z.unknown());
     expect(value).toBe("done");
-    await bench.recorder.until(() => bench.recorder.notes.length >= 6);
+    await bench.recorder.until(() => bench.recorder.notes.length >= 7);
     expect(bench.recorder.notes.every((note) => note.startsWith("not a control frame"))).toBe(true);
   });
 

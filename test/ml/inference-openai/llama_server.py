@@ -1,35 +1,39 @@
-"""llama.cpp's own HTTP server from a Python wheel: `llama_server.py <port> <model> [adapter ...]`.
+"""llama.cpp's own HTTP server from a Python wheel: `llama_server.py <port> <model> [adapter ...]`."""
 
-It ends when its parent does, or on SIGTERM.
-"""
-
+import os
 import signal
 import sys
 
 import xllamacpp
 
+# Before the server makes its threads, so that none of them takes the signal.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+
 port, model, *adapters = sys.argv[1:]
 params = xllamacpp.CommonParams()
 params.model.path = model
 params.port = int(port)
-params.n_ctx = 1024
+params.n_ctx = 8192
 params.n_parallel = 2
 params.kv_unified = False
+# A prompt from the cache gives other last digits, and with them another text for a seed.
+params.cache_prompt = False
 params.cpuparams.n_threads = 1
 params.cpuparams_batch.n_threads = 1
 params.n_threads_http = 8
-params.embedding = False
-params.endpoint_slots = True
 params.fit_params = False
 params.warmup = False
-params.lora_init_without_apply = True
-loaded = []
-for path in adapters:
+
+
+def adapter(path):
     info = xllamacpp.CommonAdapterLoraInfo()
     info.path = path
     info.scale = 1.0
-    loaded.append(info)
-params.lora_adapters = loaded
+    return info
+
+
+params.lora_adapters = [adapter(path) for path in adapters]
 server = xllamacpp.Server(params)
 print(f"listening at {server.listening_address}", flush=True)
 signal.sigwait({signal.SIGTERM, signal.SIGINT})
+os._exit(0)

@@ -29,7 +29,7 @@ def failure(local: Any, action: str, **given: Any) -> Dict[str, Any]:
     with pytest.raises(CallFailed) as failed:
         local.run(action, **given)
     error: Dict[str, Any] = dict(failed.value.error)
-    error["reason"] = error["message"].partition(":")[0]
+    error["reason"] = error["message"].rpartition("[")[2].rstrip("]")
     return error
 
 
@@ -170,7 +170,9 @@ def test_names(worker: Any, tiny: Any) -> None:
     assert [item["id"] for item in local.run("list_adapters")["adapters"]] == ["a", "b"]
     assert "b" in local.run("unload_adapter", id="a")["held"]
     assert colour(local, adapters=[{"id": "b"}]) == "The sky is green."
-    assert failure(local, "load_adapter", id="../x", path=tiny["polite"])["fields_invalid"] == ["id"]
+    assert failure(local, "load_adapter", id="../x", path=tiny["polite"])["fields_invalid"] == [
+        "id"
+    ]
 
 
 def test_a_wrong_hash_is_refused(worker: Any, tiny: Any) -> None:
@@ -199,9 +201,7 @@ def test_what_changed_on_disk_is_not_what_was_named(worker: Any, tiny: Any, tmp_
     folder = Path(copy_of(tiny["swapped"], tmp_path / "adapter"))
     local.run("load_adapter", id="a", path=str(folder))
     local.post("/release", {"level": "unload"})
-    shutil.copyfile(
-        Path(tiny["polite"]) / "adapter_config.json", folder / "adapter_config.json"
-    )
+    shutil.copyfile(Path(tiny["polite"]) / "adapter_config.json", folder / "adapter_config.json")
     error = failure(local, "chat", messages=ask("x"), adapters=[{"id": "a"}])
     assert error["reason"] == "adapter_hash"
     assert colour(local) == "The sky is blue."
@@ -265,3 +265,36 @@ def test_idle_adapters_make_room(worker: Any, tiny: Any, tmp_path: Path) -> None
         expected = "merci" if path == tiny["polite"] else "The sky is green."
         assert expected in colour(local, adapters=[{"path": path}])
         assert len(engine_of(local).loaded.runner.bank.held) <= 2
+
+
+def test_unloading_what_a_call_uses_waits_for_that_call(worker: Any, tiny: Any) -> None:
+    import threading
+
+    local = worker()
+    local.run("load_adapter", id="a", path=tiny["polite"])
+    use = {"adapters": [{"id": "a"}], "temperature": 0, "max_tokens": 200}
+    alone = local.run("chat", messages=ask("Count."), **use)["text"]
+    runner = engine_of(local).loaded.runner
+    writing = threading.Event()
+    step = runner._write_lane
+    runner._write_lane = lambda lane: (writing.set(), step(lane))
+    texts: List[str] = []
+    thread = threading.Thread(
+        target=lambda: texts.append(local.run("chat", messages=ask("Count."), **use)["text"])
+    )
+    thread.start()
+    assert writing.wait(20)
+    runner._write_lane = step
+    held = local.run("unload_adapter", id="a")["held"]
+    thread.join()
+    assert "until" in held and texts == [alone]
+    assert runner.command(lambda: runner.bank.held).result() == []
+    assert colour(local) == "The sky is blue."
+
+
+def test_names_outlive_a_change_of_the_configuration(worker: Any, tiny: Any) -> None:
+    local = worker()
+    local.run("load_adapter", id="a", path=tiny["swapped"])
+    config = {"model": tiny["base"], "device": "cpu", "threads": 1, "parallel": 2}
+    local.post("/reconfigure", {"new_config": config})
+    assert colour(local, adapters=[{"id": "a"}]) == "The sky is green."

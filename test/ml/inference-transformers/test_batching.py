@@ -173,7 +173,10 @@ def other_architecture(kind: str, tiny: Any, folder: Path) -> str:
     }
     more: Dict[str, Dict[str, Any]] = {
         "mistral": {"sliding_window": 8},
-        "gemma3_text": {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+        "gemma3_text": {
+            "sliding_window": 8,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
         "qwen3_next": {
             "layer_types": ["linear_attention", "full_attention"],
             "linear_num_key_heads": 2,

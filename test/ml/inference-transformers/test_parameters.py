@@ -96,9 +96,7 @@ def test_penalties(shared: Any) -> None:
 )
 def test_stop(shared: Any, stop: Any, text: Any, reached: Any) -> None:
     done = run(shared, temperature=0, max_tokens=20, stop=stop)
-    chunks = shared.run(
-        "stream", messages=ask("Count."), temperature=0, max_tokens=20, stop=stop
-    )
+    chunks = shared.run("stream", messages=ask("Count."), temperature=0, max_tokens=20, stop=stop)
     assert done["stop_sequence"] == reached
     assert done["finish_reason"] == ("stop_sequence" if reached else "length")
     if text is not None:

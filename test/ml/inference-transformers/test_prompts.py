@@ -45,7 +45,7 @@ def test_what_a_template_refuses_is_the_callers(worker: Any, tiny: Any, tmp_path
     bare = worker({"model": str(folder)})
     with pytest.raises(CallFailed, match="chat_template_missing"):
         bare.run("chat", messages=ask("x"))
-    assert bare.run("describe")["chat_template"] is False
+    assert bare.run("model_info")["chat_template"] is False
     done = bare.run("generate", prompt="one two", max_tokens=2)
     assert done["usage"]["completion_tokens"] > 0
 

@@ -13,6 +13,7 @@ import random
 import shutil
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -213,11 +214,7 @@ def make(folder: Path) -> None:
 
 def recipe() -> str:
     """A hash of everything the weights come from."""
-    import peft
-    import torch
-    import transformers
-
-    versions = [torch.__version__, transformers.__version__, peft.__version__]
+    versions = [version(library) for library in ("torch", "transformers", "peft")]
     source = Path(__file__).read_bytes()
     return hashlib.sha256(source + " ".join(versions).encode()).hexdigest()[:16]
 

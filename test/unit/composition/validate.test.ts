@@ -166,7 +166,7 @@ describe("a call", () => {
     ["a streaming action", { capability: "two", action: "watch", kwargs: {} }, "streaming"],
     ["a missing kwarg", { kwargs: {} }, "kwargs.prompt"],
     ["a wrong choice", { kwargs: { prompt: "p", mode: "wild" } }, "kwargs.mode"],
-    ["a wrong nested type", { kwargs: { prompt: "p", tags: ["a", 1] } }, "kwargs.tags.1"],
+    ["a wrong nested type", { kwargs: { prompt: "p", tags: ["a", 1] } }, "kwargs.tags[1]"],
     ["an unknown nested key", { kwargs: { prompt: "p", limits: { tokens: 1, x: 1 } } }, "limits.x"],
     ["a negative retry count", { retries: -1 }, "n retries"],
     ["a timeout that is not positive", { timeoutMs: 0 }, "n timeout_seconds"],

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { composition, item, type NodeSpec, ref } from "../../../src/composition/index.ts";
 import { newDataDir, openQueue, type QueueHost, told } from "../../support/queue-host.ts";
-import type { FakeInstance } from "../../support/fake-executor.ts";
+import { type FakeInstance, untilCancelled } from "../../support/fake-executor.ts";
 
 const cached = (kwargs: Record<string, unknown> = {}, more: Partial<NodeSpec> = {}): NodeSpec => ({
   capability: "tool",
@@ -155,6 +155,26 @@ describe("a cached node", () => {
       await using host = await open(dataDir);
       await run(host, { a: cached({ n: 1 }) });
       expect(host.executor.calls).toEqual([]);
+    } finally {
+      await rm(dataDir, { recursive: true, force: true });
+    }
+  });
+
+  test("that was interrupted is kept when the next host has finished it", async () => {
+    const dataDir = await newDataDir();
+    try {
+      let id = "";
+      {
+        await using host = await open(dataDir, { work: untilCancelled });
+        const nodes = { a: cached({ n: 1 }) };
+        id = (await host.queue.submitComposition(composition(nodes))).id;
+        await host.executor.sent(1);
+      }
+      await using host = await open(dataDir);
+      await host.queue.resume(id);
+      await host.queue.waitForComposition(id);
+      await run(host, { a: cached({ n: 1 }) });
+      expect(host.executor.calls).toHaveLength(1);
     } finally {
       await rm(dataDir, { recursive: true, force: true });
     }

@@ -121,6 +121,51 @@ describe("after a failure", () => {
     await expect(run.result()).rejects.toThrow("told to fail");
   });
 
+  test("fail_fast begins no new attempt of a member whose worker dies after the failure", async () => {
+    await using host = await open({ maxRetries: 3 });
+    host.executor.add("slow", untilCancelled);
+    const run = await host.queue.submitComposition(
+      composition({ ...shape, slow: { capability: "slow" } }),
+    );
+    for await (const event of run.events()) {
+      if (event.nodeId === "bad" && event.payload["to"] === "failed") break;
+    }
+    host.executor.crash("slow");
+    const view = await run.ended();
+    expect(states(view)).toMatchObject({ slow: "failed", last: "cancelled" });
+    const attempts = host.executor.calls.filter(({ instanceId }) => instanceId === "slow");
+    expect(attempts).toHaveLength(1);
+  });
+
+  test("fail_fast begins nothing again when the next host resumes what had failed", async () => {
+    const dataDir = await newDataDir();
+    let id = "";
+    {
+      await using host = await open({ dataDir });
+      host.executor.add("slow", untilCancelled);
+      const run = await host.queue.submitComposition(
+        composition({
+          ...shape,
+          slow: { capability: "slow" },
+          each: { capability: "slow", kwargs: { n: item() }, forEach: [1, 2] },
+        }),
+      );
+      id = run.id;
+      for await (const event of run.events()) {
+        if (event.nodeId === "bad" && event.payload["to"] === "failed") break;
+      }
+    }
+    await using host = await open({ dataDir });
+    host.executor.add("slow", () => "again");
+    expect(await host.queue.resume(id)).toBe(true);
+    const view = await host.queue.waitForComposition(id);
+    expect(view.status).toBe("failed");
+    expect(states(view)).toMatchObject({ bad: "failed", slow: "cancelled", each: "cancelled" });
+    expect(host.executor.calls).toEqual([]);
+    expect(await host.store.unfinishedJobs()).toEqual([]);
+    await rm(dataDir, { recursive: true });
+  });
+
   test("fail_fast cancels members that wait for a lane", async () => {
     await using host = await open({ scheduler: { maxLanes: 1, admission: "permissive" } });
     const run = await host.queue.submitComposition(

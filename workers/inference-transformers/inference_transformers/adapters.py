@@ -157,7 +157,8 @@ def _misfit(key: str, entry: Mapping[str, Any], modules: Mapping[str, Any]) -> s
     if width is None:
         return f"the model has no linear layer {path}"
     if entry["shape"][1 if matrix == "lora_A" else 0] != width:
-        return f"{key} is {entry['shape']}, the layer has {width} {'in' if matrix == 'lora_A' else 'out'}puts"
+        side = "inputs" if matrix == "lora_A" else "outputs"
+        return f"{key} is {entry['shape']}, the layer has {width} {side}"
     return ""
 
 

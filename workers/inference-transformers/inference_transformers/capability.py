@@ -22,6 +22,7 @@ from .fields import (
     Score,
     Sha256,
     Source,
+    Status,
     Text,
     TokenCount,
     UnloadedAdapter,
@@ -31,7 +32,9 @@ from .service import Input, Service
 
 #: Calls beyond the slots wait in the engine, where they cost nothing.
 MAX_CALLS = 128
-Messages = Annotated[List[Message], Limits({"minItems": 1}), "Conversation, for the model's template."]
+Messages = Annotated[
+    List[Message], Limits({"minItems": 1}), "Conversation, for the model's template."
+]
 
 
 def _either(prompt: Optional[str], messages: Optional[List[Message]], name: str) -> Input:
@@ -49,7 +52,10 @@ def _service(owner: Any) -> Service:
 
 @takes_parameters
 def generate(
-    self: Any, prompt: Annotated[str, "Text to continue, as it is."], call: Call, parameters: Parameters
+    self: Any,
+    prompt: Annotated[str, "Text to continue, as it is."],
+    call: Call,
+    parameters: Parameters,
 ) -> Generation:
     """Continues a text."""
     return _service(self).generate(prompt, parameters, call)
@@ -67,7 +73,8 @@ def stream(
     call: Call,
     prompt: Optional[str] = None,
     messages: Optional[Messages] = None,
-    parameters: Parameters = Parameters(),
+    *,
+    parameters: Parameters,
 ) -> Iterator[Union[Delta, Done]]:
     """Gives the text as it is made, and the whole result at last."""
     yield from _service(self).stream(_either(prompt, messages, "prompt"), parameters, call)
@@ -88,7 +95,9 @@ def score(
     self: Any,
     prompt: str,
     call: Call,
-    top: Annotated[int, Limits({"minimum": 0, "maximum": 200_000}), "Alternatives per position."] = 0,
+    top: Annotated[
+        int, Limits({"minimum": 0, "maximum": 200_000}), "Alternatives per position."
+    ] = 0,
     adapters: Annotated[Optional[List[AdapterUse]], Limits({"maxItems": 8})] = None,
 ) -> Score:
     """Gives the log-probabilities of a text, token by token."""
@@ -110,7 +119,9 @@ def list_adapters(self: Any) -> AdapterList:
 
 def load_adapter(
     self: Any,
-    id: Annotated[str, Limits({"pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$"}), "Name for calls to use."],
+    id: Annotated[
+        str, Limits({"pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$"}), "Name for calls to use."
+    ],
     path: Source,
     call: Call,
     sha256: Annotated[Optional[Sha256], "Refuse the adapter if its content differs."] = None,
@@ -163,7 +174,9 @@ class InferenceTransformers(Capability):
     @dataclass
     class Config:
         model: Optional[str] = _model_setting(None, "Folder with config.json and safetensors.")
-        device: Literal["auto", "cpu", "cuda"] = _model_setting("auto", "auto: cuda if there is one.")
+        device: Literal["auto", "cpu", "cuda"] = _model_setting(
+            "auto", "auto: cuda if there is one."
+        )
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = _model_setting(
             "auto", "auto: bfloat16 where CUDA supports it, else float32."
         )
@@ -198,7 +211,7 @@ class InferenceTransformers(Capability):
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         if self._service.engine.config != config:
             self._service.engine.close()
-            self._service = Service(Engine(config))
+            self._service = self._service.on(Engine(config))
 
     def _release_model(self) -> None:
         self._service.engine.release("unload")
@@ -208,7 +221,7 @@ class InferenceTransformers(Capability):
             pass
 
     def release(self, level: str) -> ReleaseReply:
-        """``sleep`` moves weights to host memory, ``unload`` frees them; what it freed is measured."""
+        """``sleep`` moves weights to host memory, ``unload`` frees them; both are measured."""
         return self._service.engine.release(level)
 
     def cleanup(self) -> None:
@@ -225,7 +238,12 @@ class InferenceTransformers(Capability):
     unload_adapter = _as_action(unload_adapter)
 
     @action
-    def describe(self) -> ModelCard:
+    def model_info(self) -> ModelCard:
         """Says what the model's files say, without loading it."""
         engine = self._service.engine
         return engine.folder().card(engine.hashes())
+
+    @action
+    def status(self) -> Status:
+        """Says what is in memory, and how many texts are generated and wait."""
+        return self._service.status()

@@ -32,9 +32,8 @@ class Compiler:
                 compiled = LLMatcher.grammar_from_json_schema(schema)
             else:
                 compiled = grammar_from("gbnf", grammar)
-            wrong = LLMatcher.validate_grammar(compiled, self._tokenizer)
-            matcher = None if wrong else LLMatcher(self._tokenizer, compiled, log_level=0)
-            wrong = wrong or matcher.get_error()
+            matcher = LLMatcher(self._tokenizer, compiled, log_level=0)
+            wrong = LLMatcher.validate_grammar(compiled, self._tokenizer) or matcher.get_error()
         except Exception as error:  # it has no class of its own for a bad grammar
             raise TaskInputError("grammar_invalid", f"{field}: {error}", [field]) from error
         if wrong:

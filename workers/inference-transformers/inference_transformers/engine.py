@@ -6,7 +6,7 @@ import time
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import Any, Iterator, List, Literal, Optional
 
 from cjm_worker import Call, CapabilityInputError, ReleaseReply
 
@@ -40,7 +40,7 @@ class Engine:
         self._idler: Optional[threading.Thread] = None
 
     @property
-    def state(self) -> str:
+    def state(self) -> Literal["unloaded", "loading", "loaded", "asleep"]:
         if self._loading is not None:
             return "loading"
         if self._model is None:
@@ -207,29 +207,29 @@ class Engine:
                 self._changed.notify_all()
 
     def _give_back(self, level: str) -> ReleaseReply:
-        model = self._model
-        if model is None:
+        if self._model is None:
             return ReleaseReply("", 0.0)
-        device = model.form.device
+        device = self._model.form.device
         before = held_mb(device)
-        kept = ""
-        if level == "unload":
-            model.close()
-            self._model = None
-        elif device == "cpu":
-            kept = "the model, which is in host memory already; only unload frees that"
-        else:
-            model.ask(lambda: model.move("cpu"))
-            self._asleep = True
-            kept = "the model, in host memory"
-        # The last reference, or nothing would be freed below.
-        del model
+        kept = self._let_go(self._model, level)
         give_back(device)
         after = held_mb(device)
         if level == "unload" and after:
             where = "VRAM, of the allocator" if device == "cuda" else "host memory, of the process"
             kept = f"{after:.0f} MB of {where}"
         return ReleaseReply(kept, round(max(0.0, before - after), 1))
+
+    def _let_go(self, model: LoadedModel, level: str) -> str:
+        """What is kept; no reference to the rest may outlive this, or nothing would be freed."""
+        if level == "unload":
+            model.close()
+            self._model = None
+            return ""
+        if model.form.device == "cpu":
+            return "the model, which is in host memory already; only unload frees that"
+        model.ask(lambda: model.move("cpu"))
+        self._asleep = True
+        return "the model, in host memory"
 
     def close(self) -> None:
         """Ends everything; running calls fail."""

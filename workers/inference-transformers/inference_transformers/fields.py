@@ -18,6 +18,7 @@ from typing import (
 
 from cjm_worker import CapabilityInputError, DirRef, FileRef
 
+
 class Limits(Dict[str, Any]):
     """JSON Schema keywords of a hint; hashable, so that it may stand in a Union."""
 
@@ -165,7 +166,9 @@ def takes_parameters(method: Callable[..., Any]) -> Callable[..., Any]:
         inspect.Parameter(f.name, keyword, default=f.default, annotation=shared[f.name])
         for f in fields(Parameters)
     ]
-    run.__signature__ = inspect.Signature([own[0], *(p.replace(kind=keyword) for p in own[1:]), *flat])
+    run.__signature__ = inspect.Signature(
+        [own[0], *(p.replace(kind=keyword) for p in own[1:]), *flat]
+    )
     run.__annotations__ = {
         **{p.name: hints[p.name] for p in own[1:]},
         **{name: shared[name] for name in names},
@@ -331,3 +334,23 @@ class ModelCard:
     context_length: Optional[int]
     chat_template: Optional[bool]
     sha256: Optional[Sha256]
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the engine holds at this moment."""
+
+    engine: str
+    engine_version: str
+    parameters: List[str]
+    release_levels: List[str]
+    state: Literal["unloaded", "loading", "loaded", "asleep"]
+    active: int
+    waiting: int
+    slots: int
+    adapters: List[str]
+    loads: int
+
+
+#: Parameters of the task, all of which are honoured.
+PARAMETER_NAMES = [item.name for item in fields(Parameters) if item.name != "context_overflow"]

@@ -3,8 +3,9 @@
 import os
 import threading
 from concurrent.futures import Future
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, TypeVar
 
 from cjm_worker import Call
 
@@ -13,7 +14,7 @@ from .constraint import Compiler
 from .fields import DEFAULT_MAX_TOKENS, Parameters
 from .loading import Form, context_length, end_tokens
 from .prompts import Prompts
-from .runner import Runner
+from .runner import Runner, RunnerStopped
 from .runs import TextRun
 from .sampling import Sampler
 
@@ -51,6 +52,8 @@ class LoadedModel:
         self._compiler: Optional[Compiler] = None
         #: Calls that use an adapter, by its hash; the least recently used first.
         self._users: Dict[str, int] = {}
+        #: Adapters that go when the calls that use them have ended.
+        self._doomed: Set[str] = set()
         self._effects: Dict[Applied, float] = {}
         #: Adapters that were put into the model since it was loaded.
         self.attached = 0
@@ -67,11 +70,11 @@ class LoadedModel:
         """A run for a prompt, and how many of its tokens the context made it drop."""
         wanted = parameters.max_tokens
         # Only what a caller asked for must fit; the default takes what room there is.
-        reserved = wanted if wanted is not None else 1
-        room = self.context - reserved
-        prompt, dropped = self.prompts.fit(
-            prompt or self._empty(), room, parameters.context_overflow, wanted
-        )
+        prompt = prompt or self._empty()
+        room = self.context - (wanted or 1)
+        if wanted is None and len(prompt) > room and parameters.context_overflow == "truncate":
+            room = self.context - min(DEFAULT_MAX_TOKENS, self.context // 4)
+        prompt, dropped = self.prompts.fit(prompt, room, parameters.context_overflow, wanted)
         left = self.context - len(prompt)
         limit = wanted if wanted is not None else min(DEFAULT_MAX_TOKENS, left)
         run = TextRun(
@@ -108,6 +111,7 @@ class LoadedModel:
         """While the block runs, these adapters are in the model."""
         digests = [adapter.sha256 for adapter in adapters]
         with self._lock:
+            self._doomed.difference_update(digests)
             for digest in digests:
                 self._users[digest] = self._users.pop(digest, 0) + 1
         try:
@@ -118,6 +122,11 @@ class LoadedModel:
             with self._lock:
                 for digest in digests:
                     self._users[digest] -= 1
+                ended = self._doomed.intersection(digests)
+            for digest in ended:
+                # Nobody waits for it; when the model itself is given back, so is the adapter.
+                with suppress(RunnerStopped):
+                    self.runner.command(partial(self.drop, digest))
 
     def _attach(self, adapters: Sequence[Adapter]) -> None:
         for adapter in adapters:
@@ -133,24 +142,27 @@ class LoadedModel:
         """Takes out adapters that no call uses, beginning with the least recently used."""
         bank = self.runner.bank
         with self._lock:
-            idle = [digest for digest in self._users if not self._users[digest]]
-        for digest in idle[: max(0, len(bank.held) - limit)]:
+            held = set(bank.held)
+            idle = [digest for digest, users in self._users.items() if not users]
+            surplus = [digest for digest in idle if digest in held][: max(0, len(held) - limit)]
+            for digest in [*surplus, *(digest for digest in idle if digest not in held)]:
+                del self._users[digest]
+        for digest in surplus:
             bank.detach(digest)
-            with self._lock:
-                if not self._users.get(digest):
-                    self._users.pop(digest, None)
 
     def drop(self, digest: str) -> bool:
-        """Takes an adapter out; False while calls use it, which then end with it."""
+        """Takes an adapter out; False while calls use it: it goes when they have ended."""
         with self._lock:
             if self._users.get(digest):
+                self._doomed.add(digest)
                 return False
             self._users.pop(digest, None)
+            self._doomed.discard(digest)
         self.runner.bank.detach(digest)
         return True
 
     def effect(self, applied: Applied) -> float:
-        """The largest change of a next-token log-probability on the probe; in the model's thread."""
+        """The largest change of a log-probability on the probe; in the model's thread."""
         if applied not in self._effects:
             if self._probed is None:
                 self._probed = self.runner.logprobs(self._probe, ())

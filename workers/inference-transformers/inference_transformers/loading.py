@@ -114,7 +114,7 @@ def load_model(folder: ModelFolder, form: Form, progress: Progress) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder.path, local_files_only=True)
         with _weights_counted(progress):
-            model, told = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder.path,
                 config=config,
                 local_files_only=True,
@@ -125,6 +125,7 @@ def load_model(folder: ModelFolder, form: Form, progress: Progress) -> Any:
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise folder.invalid(error) from error
+    model, told = loaded
     lost = [*told["missing_keys"], *told["mismatched_keys"]]
     if lost:
         # transformers fills what is missing with random numbers and goes on.

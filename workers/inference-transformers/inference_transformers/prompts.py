@@ -88,7 +88,9 @@ class Prompts:
             return ids, 0
         kept_head = 1 if ids[0] == self._tokenizer.bos_token_id else 0
         if overflow == "refuse" or room <= kept_head:
-            message = f"the prompt has {len(ids)} tokens, {max(room, 0)} fit beside max_tokens {wanted}"
+            message = (
+                f"the prompt has {len(ids)} tokens, {max(room, 0)} fit beside max_tokens {wanted}"
+            )
             raise TaskInputError("context_overflow", message, ["prompt", "max_tokens"])
         dropped = len(ids) - room
         return ids[:kept_head] + ids[kept_head + dropped :], dropped

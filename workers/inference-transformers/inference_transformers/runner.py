@@ -6,9 +6,10 @@ pass at most, whatever the others ask for. Long prompts are read in pieces, each
 
 import logging
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
-from typing import Any, Callable, Deque, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Deque, List, Sequence, Tuple, TypeVar
 
 from .adapters import AdapterBank, Applied
 from .lanes import Lane, can_share, new_cache
@@ -132,8 +133,6 @@ class Runner:
             self._lanes.remove(lane)
 
     def _admit(self) -> None:
-        import time
-
         with self._changed:
             while self._waiting and self.active < self.parallel:
                 run = self._waiting.popleft()
@@ -151,7 +150,7 @@ class Runner:
             size = budget if self.shares else len(run.prompt)
             piece = run.prompt[run.read : run.read + size]
             budget -= len(piece)
-            if not self._guarded([run], lambda: self._read_piece(run, cache, piece)):
+            if not self._guarded([run], self._read_piece, run, cache, piece):
                 self._reading.pop(0)
             elif run.read == len(run.prompt):
                 self._reading.pop(0)
@@ -184,7 +183,7 @@ class Runner:
         """One token more for every sequence that has been read."""
         for lane in list(self._lanes):
             rows = list(lane.rows)
-            if self._guarded(rows, lambda lane=lane: self._write_lane(lane)):  # type: ignore[misc]
+            if self._guarded(rows, self._write_lane, lane):
                 self._keep(lane, lambda run: not run.finished)
                 for run in rows:
                     if run.finished:
@@ -211,10 +210,10 @@ class Runner:
     def _route(self, rows: Sequence[Applied]) -> None:
         self.bank.route(rows, self.device)
 
-    def _guarded(self, rows: Sequence[TextRun], step: Callable[[], None]) -> bool:
+    def _guarded(self, rows: Sequence[TextRun], step: Callable[..., None], *given: Any) -> bool:
         """False when the step failed; its sequences have failed with it, the others go on."""
         try:
-            step()
+            step(*given)
         except Exception as error:
             log.warning("a pass of %d sequences failed: %s", len(rows), error)
             for run in rows:

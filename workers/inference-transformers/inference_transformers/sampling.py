@@ -152,9 +152,7 @@ def _filter(logits: Any, rows: Sequence[Sampler], column: Any) -> Any:
     return logits.masked_fill(~kept, float("-inf"))
 
 
-def _likely(
-    logits: Any, rows: Sequence[Sampler], chosen: Sequence[int]
-) -> List[Optional[Likely]]:
+def _likely(logits: Any, rows: Sequence[Sampler], chosen: Sequence[int]) -> List[Optional[Likely]]:
     likely: List[Optional[Likely]] = [None] * len(rows)
     for place, row in enumerate(rows):
         if row.logprobs is not None:

@@ -4,13 +4,15 @@ import re
 import threading
 import time
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from cjm_worker import Call, CapabilityInputError
 
 from .adapters import Adapter, AdapterFinder, Applied
-from .engine import Engine
+from .engine import LEVELS, Engine
 from .fields import (
+    PARAMETER_NAMES,
     AdapterInfo,
     AdapterUse,
     AppliedAdapter,
@@ -27,11 +29,13 @@ from .fields import (
     ScoredToken,
     Sha256,
     Source,
+    Status,
     Timings,
     Usage,
 )
 from .loaded import LoadedModel
 from .problems import TaskInputError
+from .runner import RunnerStopped
 from .runs import Ended, TextRun
 
 ENGINE = "transformers"
@@ -63,6 +67,12 @@ class Service:
         self._finder = AdapterFinder()
         self._lock = threading.Lock()
         self._named: Dict[str, Adapter] = {}
+
+    def on(self, engine: Engine) -> "Service":
+        """The same names on another engine; an adapter that does not fit its model is refused."""
+        service = Service(engine)
+        service._named.update(self._named)
+        return service
 
     def _resolve(self, uses: Optional[Sequence[AdapterUse]]) -> List[Use]:
         found: List[Use] = []
@@ -125,14 +135,10 @@ class Service:
             call.record_account("adapters_applied", {"adapters": reported(uses), "effect": effect})
         yield {"type": "done", "result": _generation(run, uses, evidence, asked_at)}
 
-    def _evidence(
-        self, model: LoadedModel, effect: Optional[float], dropped: int
-    ) -> Evidence:
-        import transformers
-
+    def _evidence(self, model: LoadedModel, effect: Optional[float], dropped: int) -> Evidence:
         return Evidence(
             engine=ENGINE,
-            engine_version=transformers.__version__,
+            engine_version=version(ENGINE),
             model=self.engine.folder().name,
             model_sha256=model.sha256,
             adapter_effect=effect,
@@ -208,8 +214,27 @@ class Service:
         model = self.engine.loaded
         if model is None:
             return adapter.sha256, ""
-        gone = model.ask(lambda: model.drop(adapter.sha256), call)
+        try:
+            gone = model.ask(lambda: model.drop(adapter.sha256), call)
+        except RunnerStopped:
+            gone = True
         return adapter.sha256, "" if gone else "the adapter, until the calls that use it end"
+
+    def status(self) -> Status:
+        model = self.engine.loaded
+        bank = model.runner.bank.held if model else []
+        return Status(
+            engine=ENGINE,
+            engine_version=version(ENGINE),
+            parameters=PARAMETER_NAMES,
+            release_levels=list(LEVELS),
+            state=self.engine.state,
+            active=model.runner.active if model else 0,
+            waiting=model.runner.waiting if model else 0,
+            slots=self.engine.config.parallel,
+            adapters=sorted(bank),
+            loads=self.engine.loads + (model.attached if model else 0),
+        )
 
     def list_adapters(self) -> List[AdapterInfo]:
         with self._lock:
@@ -270,8 +295,6 @@ def _score(
     ]
     given: List[Optional[float]] = [None]
     given += [float(logprobs[place, token]) for place, token in enumerate(ids[1:])]
-    names = [
-        model.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids
-    ]
+    names = [model.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids]
     tokens = [ScoredToken(*item) for item in zip(ids, names, given)]
     return Score(tokens, following, adapters)

@@ -24,7 +24,7 @@ import type {
 } from "../task/schemas.ts";
 import { generate } from "./generate.ts";
 import { GrammarBook } from "./grammar.ts";
-import { openNative, type Native } from "./library.ts";
+import { openNative } from "./library.ts";
 import { keyOf, LoadedModel, type Ready } from "./model.ts";
 import type { LlamaCppOptions } from "./options.ts";
 import { tokensOf } from "./prompt.ts";
@@ -41,7 +41,6 @@ export class LlamaCppEngine implements Engine {
   readonly #options: LlamaCppOptions;
   readonly #context: EngineContext;
   readonly #grammars = new GrammarBook();
-  readonly #native: Shared<Native>;
   readonly #model: Shared<LoadedModel>;
   readonly #sets: ReadySets;
   readonly #embedder: Shared<LlamaEmbeddingContext>;
@@ -56,9 +55,8 @@ export class LlamaCppEngine implements Engine {
     this.#options = options;
     this.#context = context;
     this.profiles = new ProfileBook(context.dataFolder, context.log);
-    this.#native = new Shared(async () => await openNative(options.gpu, context.log));
     this.#model = new Shared(async (call) => {
-      const native = await this.#native.get(call);
+      const native = await openNative(options.gpu, context.log);
       this.#version = native.version;
       const parts = { options, engine: context, profiles: this.profiles };
       return await LoadedModel.load(native, parts, call);
@@ -215,7 +213,6 @@ export class LlamaCppEngine implements Engine {
     await this.#sets.drop(() => true, true);
     await this.#embedder.clear((embedder) => embedder.dispose());
     await this.#model.clear((loaded) => loaded.dispose());
-    await this.#native.clear(({ llama }) => llama.dispose());
   }
 
   #stateOfSets(): "asleep" | "loaded" {

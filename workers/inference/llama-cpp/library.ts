@@ -13,12 +13,26 @@ export interface Native {
   readonly version: string;
 }
 
+const opened = new Map<Gpu, Promise<Native>>();
+
+/** The library for a kind of GPU: process-wide, so it is opened once and stays. */
+export async function openNative(gpu: Gpu, log: WorkerLogger): Promise<Native> {
+  const opening = opened.get(gpu) ?? load(gpu, log);
+  opened.set(gpu, opening);
+  try {
+    return await opening;
+  } catch (error) {
+    opened.delete(gpu);
+    throw error;
+  }
+}
+
 /**
  * Loads node-llama-cpp and the prebuilt llama.cpp for this machine; builds and downloads nothing.
  *
  * @throws {CjmError} `SETUP_REQUIRED` (`engine_missing`) where the package or its binary is not there
  */
-export async function openNative(gpu: Gpu, log: WorkerLogger): Promise<Native> {
+async function load(gpu: Gpu, log: WorkerLogger): Promise<Native> {
   const library = await importLibrary();
   try {
     const llama = await library.getLlama({

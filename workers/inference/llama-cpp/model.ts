@@ -6,7 +6,7 @@ import type { EngineContext, LoadCall, ResolvedAdapter } from "../engine.ts";
 import { convertLora } from "../gguf/convert-lora.ts";
 import { readGguf, type GgufHeader } from "../gguf/read.ts";
 import { hashFile } from "../hash-book.ts";
-import { errnoOf, refuse } from "../fault.ts";
+import { asAdapterFault, errnoOf, refuse } from "../fault.ts";
 import type { ProfileBook } from "../profile-book.ts";
 import { checkAdapter } from "./adapter-check.ts";
 import type { Native } from "./library.ts";
@@ -180,9 +180,17 @@ export class LoadedModel {
     try {
       await readGguf(converted);
     } catch {
-      await convertLora(adapter.path, converted, this.header, { signal });
+      await this.#convert(adapter.path, converted, signal);
     }
     return converted;
+  }
+
+  async #convert(from: string, to: string, signal: AbortSignal): Promise<void> {
+    try {
+      await convertLora(from, to, this.header, { signal });
+    } catch (error) {
+      throw asAdapterFault(from, error);
+    }
   }
 
   async #effect(slots: Slots, signal: AbortSignal): Promise<number> {

@@ -34,9 +34,6 @@ function variables(model: LlamaModel, messages: readonly Message[]): Record<stri
     add_generation_prompt: true,
     bos_token: model.tokens.bosString ?? "",
     eos_token: model.tokens.eosString ?? "",
-    raise_exception: (message: string) => {
-      throw new Error(message);
-    },
   };
 }
 

@@ -89,6 +89,7 @@ export const openAiConfigSchema = z
     idle_seconds: seconds(60).describe("Longest silence between two tokens."),
     control_seconds: seconds(30).describe("How long a request may take that generates nothing."),
     drain_seconds: seconds(120).describe("How long sleep and unload wait for running calls."),
+    settle_seconds: seconds(10).describe("How long the server may take to be what it says it is."),
     max_response_mb: z.int().min(1).max(1024).default(64).describe("Largest answer of the server."),
   })
   .refine((config) => config.server !== "ollama" || config.model !== null, {

@@ -15,6 +15,8 @@ export interface OpenAiPorts {
   readonly measureVramMb?: () => Promise<number | undefined>;
 }
 
+/** How long a broken connection waits for the end of its server to be known. */
+const LAST_WORDS_MS = 100;
 /** How often a starting server is asked whether it is ready. */
 const READY_STEP_MS = 100;
 
@@ -93,6 +95,17 @@ export class ServerConnection {
     return orAbort(this.#connecting, signal);
   }
 
+  /**
+   * What the managed program's end says, which is more than a broken connection does and comes a
+   * moment after it; undefined where it goes on.
+   */
+  async lastWords(): Promise<unknown> {
+    const gone = this.#child?.running?.gone;
+    if (gone === undefined) return undefined;
+    await pause(LAST_WORDS_MS, gone);
+    return gone.aborted ? gone.reason : undefined;
+  }
+
   forget(): void {
     this.#known = undefined;
   }
@@ -118,10 +131,25 @@ export class ServerConnection {
     if (this.#child === undefined) {
       this.#known = await ask(this.#ending.signal);
     } else {
-      this.#known = await this.#startChild(this.#child, ask);
+      this.#known = await this.#ofChild(this.#child, ask);
     }
     this.starts += 1;
     return this.#known;
+  }
+
+  /** A program may be dying already when a call finds it running; then it is started anew. */
+  async #ofChild(
+    child: ServerChild,
+    ask: (signal: AbortSignal) => Promise<ServerFacts>,
+  ): Promise<ServerFacts> {
+    const wasRunning = child.running !== undefined;
+    try {
+      return await this.#startChild(child, ask);
+    } catch (error) {
+      const isGone = wasRunning && child.running === undefined;
+      if (!isGone || this.#ending.signal.aborted) throw error;
+      return this.#startChild(child, ask);
+    }
   }
 
   async #startChild(

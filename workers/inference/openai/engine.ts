@@ -82,7 +82,7 @@ export class ServerEngine implements Engine {
       const { name, version } = this;
       return assemble({ request, pieces, watch, ...made, engine: { name, version } });
     } catch (error) {
-      throw this.#noted(error, call.signal);
+      throw await this.#noted(error, call.signal);
     }
   }
 
@@ -263,7 +263,7 @@ export class ServerEngine implements Engine {
     try {
       return await orAbort(work(facts, signal), signal);
     } catch (error) {
-      throw this.#noted(error, call.signal);
+      throw await this.#noted(error, call.signal);
     }
   }
 
@@ -274,7 +274,11 @@ export class ServerEngine implements Engine {
     this.#waking ??= this.#dialect.wake(facts).finally(() => {
       this.#waking = undefined;
     });
-    await orAbort(this.#waking, signal);
+    try {
+      await orAbort(this.#waking, signal);
+    } catch (error) {
+      throw await this.#noted(error, signal);
+    }
     this.#state = "loaded";
     return facts;
   }
@@ -294,10 +298,12 @@ export class ServerEngine implements Engine {
   }
 
   /** The reason of an ended call comes first; a lost server is forgotten. */
-  #noted(error: unknown, signal: AbortSignal): unknown {
+  async #noted(error: unknown, signal: AbortSignal): Promise<unknown> {
     if (signal.aborted) return signal.reason;
-    if (LOST.has(reasonOf(error))) this.#forget();
-    return error;
+    if (!LOST.has(reasonOf(error))) return error;
+    const lastWords = await this.#connection.lastWords();
+    this.#forget();
+    return lastWords ?? error;
   }
 
   #forget(): void {

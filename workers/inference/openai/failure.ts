@@ -1,4 +1,5 @@
 import { CjmError } from "cjm-substrate/worker";
+import { worded } from "../fault.ts";
 
 /** `details.reason` of the errors of this backend, and the code each one has. */
 const REASONS = {
@@ -35,7 +36,7 @@ export interface FailureOptions {
 
 /** An error of this backend: code by reason, and the reason in `details.reason`. */
 export function failure(reason: Reason, message: string, options: FailureOptions = {}): CjmError {
-  return new CjmError(REASONS[reason], message, {
+  return new CjmError(REASONS[reason], worded(message, reason), {
     details: { reason, ...options.details },
     ...(options.cause === undefined ? {} : { cause: options.cause }),
     ...(options.fields === undefined ? {} : { fieldsInvalid: options.fields }),

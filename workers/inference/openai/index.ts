@@ -8,7 +8,7 @@ import { OllamaDialect } from "./dialects/ollama.ts";
 import { VllmDialect } from "./dialects/vllm.ts";
 import { ServerEngine } from "./engine.ts";
 
-export { openAiConfigSchema, type OpenAiConfig } from "./config.ts";
+export { openAiConfigSchema } from "./config.ts";
 export type { OpenAiPorts } from "./connection.ts";
 
 /** Backend `openai`: one model server, of a kind that is named. Connects at the first call. */

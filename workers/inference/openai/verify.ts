@@ -30,9 +30,7 @@ export function verifyHonoured(request: TextRequest, answer: Answer): void {
   if (outcome.usage.completion_tokens > limit) broken.push("max_tokens");
   if (parameters.logprobs !== undefined && lacksLogprobs(answer)) broken.push("logprobs");
   const schema = parameters.json_schema;
-  if (schema !== undefined && outcome.finish === "stop" && !satisfies(text, schema)) {
-    broken.push("json_schema");
-  }
+  if (schema !== undefined && !satisfies(text, outcome.finish, schema)) broken.push("json_schema");
   if (broken.length === 0) return;
   const message = `the server answered 200 and did not honour ${broken.join(", ")}`;
   throw failure("server_lied", message, { details: { parameters: broken } });
@@ -42,7 +40,13 @@ function lacksLogprobs({ text, logprobs }: Answer): boolean {
   return text !== "" && (logprobs === undefined || logprobs.length === 0);
 }
 
-function satisfies(text: string, schema: Readonly<Record<string, unknown>>): boolean {
+/** A text that was cut off can only be seen to begin as JSON does. */
+function satisfies(
+  text: string,
+  finish: Outcome["finish"],
+  schema: Readonly<Record<string, unknown>>,
+): boolean {
+  if (finish === "length") return /^\s*(?:$|[[{"\-0-9tfn])/u.test(text);
   const value = parseJson(text);
   if (value === undefined) return false;
   return compile(schema)?.safeParse(value).success ?? true;

@@ -2,13 +2,34 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
+/** Fields of the bodies that the stubs and the tests read; each API has some of them. */
+export interface Body {
+  readonly model: string;
+  readonly prompt: string | readonly number[];
+  readonly messages?: readonly { readonly content: string }[];
+  readonly stream?: boolean;
+  readonly stream_options?: { readonly include_usage?: boolean };
+  readonly logprobs?: number | boolean;
+  readonly seed?: number;
+  readonly structured_outputs?: unknown;
+  readonly lora_name: string;
+  readonly lora_path: string;
+  readonly lora?: readonly { readonly id: number; readonly scale: number }[];
+  readonly keep_alive?: string | number;
+  readonly content: string;
+  readonly n_probs: number;
+  readonly grammar?: string;
+  readonly json_schema?: unknown;
+  readonly cache_prompt?: boolean;
+}
+
 /** One request that a stub received. */
 export interface Received {
   readonly method: string;
   readonly path: string;
   readonly query: URLSearchParams;
   readonly headers: IncomingMessage["headers"];
-  readonly body: any;
+  readonly body: Body;
   /** Resolves when the client has closed the connection before the answer's end. */
   readonly left: Promise<void>;
 }
@@ -91,7 +112,7 @@ export class StubServer implements AsyncDisposable {
       path: pathname,
       query: searchParams,
       headers: request.headers,
-      body: text === "" ? undefined : JSON.parse(text),
+      body: JSON.parse(text === "" ? "{}" : text) as Body,
       left: left.promise,
     };
     this.received.push(received);

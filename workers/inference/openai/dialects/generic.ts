@@ -35,7 +35,10 @@ export class GenericDialect implements Dialect {
   }
 
   refuse(request: TextRequest): readonly Refused[] {
-    return refusedValues(request, LIMITS);
+    const refused = refusedValues(request, LIMITS);
+    const isPrompt = request.input.kind === "prompt";
+    if (!isPrompt || request.parameters.json_schema === undefined) return refused;
+    return [...refused, { field: "json_schema", why: "OpenAI has it for conversations only" }];
   }
 
   async connect(signal: AbortSignal): Promise<ServerFacts> {

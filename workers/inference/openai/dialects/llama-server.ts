@@ -114,7 +114,8 @@ export class LlamaServerDialect implements Dialect {
     const sampling = samplingOf(parameters);
     return present({
       stream: true,
-      cache_prompt: true,
+      // A prompt from the cache gives other last digits, and with them another text for a seed.
+      cache_prompt: parameters.seed === undefined,
       temperature: sampling.temperature,
       top_p: sampling.topP,
       top_k: sampling.topK,
@@ -151,8 +152,10 @@ export class LlamaServerDialect implements Dialect {
     // The end-of-text token has an entry of its own, which is known as such only afterwards.
     let held: LlamaChunk | undefined;
     for await (const chunk of this.#link.http.lines(spec, readChunks)) {
-      if (held !== undefined) yield pieceOf(held, top);
-      if ("stop_type" in chunk) return chunk;
+      const isEnd = "stop_type" in chunk;
+      const isEndToken = isEnd && chunk.stop_type === "eos";
+      if (held !== undefined && !isEndToken) yield pieceOf(held, top);
+      if (isEnd) return chunk;
       held = undefined;
       if (chunk.content !== "") yield pieceOf(chunk, top);
       else held = chunk;

@@ -9,8 +9,6 @@ import type { Link } from "./dialect.ts";
 import { errorSchema, psSchema, pullSchema, showSchema, versionSchema } from "./ollama-wire.ts";
 
 const MEGABYTE = 1024 * 1024;
-/** How long Ollama may take to give a model's memory back. */
-const SETTLE_MS = 10_000;
 const STEP_MS = 100;
 
 type Running = NonNullable<z.output<typeof psSchema>["models"]>[number];
@@ -59,7 +57,8 @@ export class OllamaModels {
       running = await this.#running(model, signal);
       return running === undefined;
     };
-    if (!(await until(isGone, { ms: SETTLE_MS, stepMs: STEP_MS, signal }))) {
+    const ms = this.#link.config.settle_seconds * 1000;
+    if (!(await until(isGone, { ms, stepMs: STEP_MS, signal }))) {
       signal.throwIfAborted();
       const held = Math.round((running?.size_vram ?? 0) / MEGABYTE);
       const message = `Ollama answered 200 to unloading ${model} and still runs it with ${held} MB`;

@@ -5,8 +5,6 @@ import type { Distribution, ServerFacts } from "./dialect.ts";
 import { largestChange } from "./probe.ts";
 import type { VllmControl } from "./vllm-control.ts";
 
-/** How long a server may take to be what it said it is. */
-const SETTLE_MS = 10_000;
 const STEP_MS = 100;
 /** Largest difference of one log-probability before and after a sleep of the same weights. */
 const CANARY_NOISE = 0.05;
@@ -44,7 +42,7 @@ export class VllmSleep {
     try {
       await this.#control.post(`/sleep?level=${this.#level}&mode=wait`, signal);
       const isSo = await until(async () => (await this.#control.isSleeping(signal)) === true, {
-        ms: SETTLE_MS,
+        ms: this.#settleMs,
         stepMs: STEP_MS,
         signal,
       });
@@ -67,7 +65,7 @@ export class VllmSleep {
       await this.#control.post("/wake_up?tags=kv_cache", signal);
     }
     const isAwake = await until(async () => (await this.#control.isSleeping(signal)) === false, {
-      ms: SETTLE_MS,
+      ms: this.#settleMs,
       stepMs: STEP_MS,
       signal,
     });
@@ -80,6 +78,10 @@ export class VllmSleep {
   forget(): void {
     this.#isAsleep = false;
     this.#before = undefined;
+  }
+
+  get #settleMs(): number {
+    return this.#control.link.config.settle_seconds * 1000;
   }
 
   async #checkDevelopmentMode(signal: AbortSignal): Promise<void> {
@@ -110,7 +112,7 @@ export class VllmSleep {
       nowMb = (await measureVramMb()) ?? heldMb;
       return heldMb - nowMb >= wantedMb;
     };
-    const isSo = await until(isFreed, { ms: SETTLE_MS, stepMs: STEP_MS, signal });
+    const isSo = await until(isFreed, { ms: this.#settleMs, stepMs: STEP_MS, signal });
     const freedMb = heldMb - nowMb;
     if (isSo) return { held, freedMb };
     const message = `vLLM says that it sleeps and freed ${freedMb} of ${heldMb} MB`;

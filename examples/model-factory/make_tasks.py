@@ -1,0 +1,94 @@
+"""Writes the training rows and the held-out tasks: ``python3 make_tasks.py [folder]``.
+
+The files are the same whenever and wherever they are made; those of this folder are in ``tasks/``.
+"""
+
+import json
+import sys
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import Any, Dict, List, Optional, Sequence
+
+from dialect import DIALECTS, FAMILIES, STEPS, Part, Step, prompt_of
+
+TRAINING_ROWS = 384
+HELD_OUT_TASKS = 20
+CASES = 6
+
+
+def training_rows(family: str, count: int = TRAINING_ROWS) -> List[Dict[str, str]]:
+    """Rows that the trainer reads."""
+    part, rng = Part(family, held_out=False), Random(f"train {family}")
+    rows = []
+    for _ in range(count):
+        name, steps = part.draw(rng)
+        rows.append({"prompt": prompt_of(name, steps), "completion": part.solution(name, steps)})
+    return rows
+
+
+def held_out_tasks(family: str, count: int = HELD_OUT_TASKS) -> List[Dict[str, Any]]:
+    """Tasks whose cases tell the right operations, in their order, from all others."""
+    part, rng = Part(family, held_out=True), Random(f"held out {family}")
+    tasks: List[Dict[str, Any]] = []
+    while len(tasks) < count:
+        name, steps = part.draw(rng)
+        cases = _telling_cases(part, name, steps, rng)
+        if cases is None:
+            continue
+        prompt = prompt_of(name, steps)
+        tasks.append(
+            {
+                "id": f"{family}-{len(tasks) + 1:02}",
+                "family": family,
+                "prompt": prompt,
+                "prefix": prompt,
+                "function": "f",
+                "cases": cases,
+                "solution": prompt + part.solution(name, steps),
+            }
+        )
+    return tasks
+
+
+def _telling_cases(
+    part: Part, name: str, steps: Sequence[Step], rng: Random
+) -> Optional[List[Dict[str, Any]]]:
+    """None where other operations with the same constants give the same on all inputs."""
+    inputs = [_argument(part.family, rng) for _ in range(CASES)]
+    right = _results(name, part.solution(name, steps), inputs)
+    constants = [constant for _, constant in steps]
+    words = [word for word, _ in steps]
+    for order in product(DIALECTS[part.family], repeat=STEPS):
+        other = part.solution(name, list(zip(order, constants)))
+        if list(order) != words and _results(name, other, inputs) == right:
+            return None
+    return [{"args": [given], "expected": wanted} for given, wanted in zip(inputs, right)]
+
+
+def _argument(family: str, rng: Random) -> Any:
+    if family == "numbers":
+        return rng.randint(-500, 5000)
+    return [rng.randint(-50, 500) for _ in range(4)]
+
+
+def _results(name: str, solution: str, inputs: Sequence[Any]) -> List[Any]:
+    scope: Dict[str, Any] = {}
+    exec(prompt_of(name, []) + solution, scope)
+    return [scope["f"](given) for given in inputs]
+
+
+def write_lines(path: Path, rows: Sequence[Dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for family in FAMILIES:
+        write_lines(folder / f"{family}.jsonl", training_rows(family))
+    tasks = [task for family in FAMILIES for task in held_out_tasks(family)]
+    write_lines(folder / "held-out.jsonl", tasks)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "tasks")

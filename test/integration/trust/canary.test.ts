@@ -1,0 +1,108 @@
+import { execFile } from "node:child_process";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { toJobError } from "../../../src/errors/index.ts";
+import { processTree, runFolderPath } from "../../../src/process/index.ts";
+import { SecretStore } from "../../../src/store/index.ts";
+import { failure, Project, run } from "../capability/support.ts";
+
+const CANARY = "canary/0f9d+4be1=a77c&c2e6";
+const MAIN = join(import.meta.dirname, "../../../src/cli/main.ts");
+
+let project: Project;
+beforeAll(async () => {
+  project = await Project.create();
+  await project.add("life");
+  await project.add("echo");
+  await new SecretStore(join(project.folder, "data")).set(
+    { capability: "life", key: "LIFE_KEY" },
+    CANARY,
+  );
+});
+afterAll(() => project[Symbol.asyncDispose]());
+
+/** The secret as it is, as JSON, in a URI, and in Base64 alone or behind a name. */
+const FORMS = [
+  CANARY,
+  JSON.stringify(CANARY).slice(1, -1),
+  encodeURIComponent(CANARY),
+  ...["", "u:", "us:"].map((before) =>
+    Buffer.from(before + CANARY)
+      .toString("base64")
+      .slice(Math.ceil((before.length * 4) / 3) + 1, -6),
+  ),
+];
+
+const shows = (bytes: string): boolean => FORMS.some((form) => bytes.includes(form));
+
+async function filesBelow(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  return entries.filter((one) => one.isFile()).map((one) => join(one.parentPath, one.name));
+}
+
+/** Command lines and environments, of the processes outside `family`, that show the secret. */
+async function processesThatShow(family: readonly number[]): Promise<string[]> {
+  const found: string[] = [];
+  for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/u.test(name))) {
+    const files = family.includes(Number(pid)) ? ["cmdline"] : ["cmdline", "environ"];
+    for (const file of files) {
+      const path = join("/proc", pid, file);
+      if (shows(await readFile(path, "latin1").catch(() => ""))) found.push(path);
+    }
+  }
+  return found;
+}
+
+async function cjmCtl(...args: readonly string[]): Promise<string> {
+  const argv = ["-C", "@cjm/source", MAIN, "--data-dir", join(project.folder, "data"), ...args];
+  const done = await promisify(execFile)(process.execPath, argv, { cwd: project.folder }).catch(
+    (error: unknown) => error as { stdout: string; stderr: string },
+  );
+  return `${done.stdout}${done.stderr}`;
+}
+
+test("after a whole scenario a secret is in its file and in its own worker, and nowhere else", async () => {
+  const told: string[] = [];
+  let following: Promise<void> | undefined;
+  {
+    await using pipeline = await project.open({ capabilities: ["life", "echo"] });
+    const { queue } = pipeline;
+    following = (async () => {
+      for await (const event of queue.allEvents()) told.push(JSON.stringify(event));
+    })();
+    await run(pipeline, "life", "tell");
+    await run(pipeline, "echo", "say", { text: "hello" });
+    const failed = await queue.submit("life", {}, { action: "fail_with_secret" });
+    const error = await failure(failed.result());
+    told.push(JSON.stringify(toJobError(error)), String(error), (error as Error).stack ?? "");
+    told.push(JSON.stringify(await queue.getJob(failed.id)));
+    const life = processTree(pipeline.manager.instance("life").pid ?? 0);
+    expect(await processesThatShow(life)).toEqual([]);
+    told.push(await cjmCtl("status", "--json"));
+    await pipeline.diagnostics.flush();
+    told.push(JSON.stringify(await pipeline.diagnostics.queryRecords()));
+    told.push(JSON.stringify(await pipeline.diagnostics.queryChunks()));
+    told.push(JSON.stringify(await pipeline.journal.query()));
+    expect(await readdir(runFolderPath(pipeline.config.dataDir))).not.toEqual([]);
+  }
+  await following;
+  const [jobId = ""] = /[0-9a-f]{8}-[0-9a-f-]{27}/u.exec(told.join("\n")) ?? [];
+  for (const args of [
+    ["logs", "--json"],
+    ["logs", "--chunks"],
+    ["logs", "--journal", "--json"],
+  ]) {
+    told.push(await cjmCtl(...args, "--limit", "0"));
+  }
+  told.push(await cjmCtl("explain", jobId), await cjmCtl("list-secrets"), await cjmCtl("list"));
+  expect(told.filter(shows)).toEqual([]);
+  expect(told.join("").includes("[redacted]")).toBe(true);
+
+  const withSecret: string[] = [];
+  for (const path of await filesBelow(project.folder)) {
+    if (shows(await readFile(path, "latin1"))) withSecret.push(path);
+  }
+  expect(withSecret).toEqual([join(project.folder, "data/secrets/secrets.json")]);
+});

@@ -1,0 +1,118 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { statusOutputSchema } from "../../../workers/inference/actions/schemas.ts";
+import { PARAMETER_NAMES, type ParameterName } from "../../../workers/inference/task/parameters.ts";
+import {
+  embedOutputSchema,
+  loadAdapterOutputSchema,
+  modelCardSchema,
+  scoreOutputSchema,
+  streamChunkSchema,
+  unloadAdapterOutputSchema,
+  type Generation,
+} from "../../../workers/inference/task/schemas.ts";
+import { describeParameters } from "../../support/text-generation-contract.ts";
+import { generateWith } from "../../support/text-generation.ts";
+import { installEnvironments, INSTALL_MS, tinyLlm } from "../support/environment.ts";
+import { openPythonSite, type PythonSite } from "./client.ts";
+
+const NAME = "inference-transformers";
+const PROMPT = "one two three four five six seven eight nine ten one two";
+const COUNT = { messages: [{ role: "user", content: "Count." }], temperature: 0 };
+
+let site: PythonSite;
+let adapterPath = "";
+let honoured: ReadonlySet<ParameterName> = new Set();
+
+async function status(): Promise<ReturnType<typeof statusOutputSchema.parse>> {
+  return statusOutputSchema.parse(await site.client.call("status", {}));
+}
+
+beforeAll(async () => {
+  await installEnvironments();
+  const tiny = await tinyLlm(NAME);
+  adapterPath = tiny.swapped;
+  site = await openPythonSite({ model: tiny.base, device: "cpu", threads: 1, parallel: 32 });
+  const { parameters } = await status();
+  honoured = new Set(PARAMETER_NAMES.filter((name) => parameters.includes(name)));
+}, INSTALL_MS);
+afterAll(() => site[Symbol.asyncDispose]());
+
+describe(NAME, () => {
+  describeParameters({
+    client: () => site.client,
+    honours: () => honoured,
+    adapterPath: () => adapterPath,
+    prompt: PROMPT,
+  });
+
+  test("honours all of them", () => {
+    expect([...honoured]).toEqual([...PARAMETER_NAMES]);
+  });
+
+  test("answers every method in the fields of the task", async () => {
+    const { client } = site;
+    const loaded = loadAdapterOutputSchema.parse(
+      await client.task("load_adapter", { id: "one", path: adapterPath }),
+    );
+    expect(loaded.effect).toBeGreaterThan(0.1);
+    const scored = await client.call("score", {
+      prompt: PROMPT,
+      top: 3,
+      adapters: [{ id: "one" }],
+    });
+    const { tokens, next, adapters } = scoreOutputSchema.parse(scored);
+    expect(next).toHaveLength(tokens.length);
+    expect(adapters[0]?.sha256).toBe(loaded.adapter.sha256);
+    const vectors = embedOutputSchema.parse(await client.task("embed", { input: ["a", "b"] }));
+    expect(vectors.embeddings.map((vector) => vector.length)).toEqual([64, 64]);
+    expect(await client.task("count_tokens", { text: PROMPT })).toEqual({ tokens: tokens.length });
+    expect(await client.task("list_adapters", {})).toEqual({ adapters: [loaded.adapter] });
+    unloadAdapterOutputSchema.parse(await client.task("unload_adapter", { id: "one" }));
+    modelCardSchema.parse(await client.call("model_info", {}));
+  });
+
+  test("streams 32 texts at once, none lost and none mixed", async () => {
+    const { client } = site;
+    const asked = Array.from({ length: 32 }, (_, place) => ({
+      prompt: PROMPT.slice(place),
+      temperature: place % 2,
+      seed: place,
+      max_tokens: 10 + place,
+      adapters: place % 3 === 0 ? [{ path: adapterPath }] : [],
+    }));
+    const alone: Generation[] = [];
+    for (const kwargs of asked) alone.push(await generateWith(client, kwargs));
+    const together = await Promise.all(
+      asked.map(async (kwargs) => {
+        let text = "";
+        for await (const chunk of client.stream(kwargs)) {
+          const parsed = streamChunkSchema.parse(chunk);
+          if (parsed.type === "done") expect(parsed.result.text).toBe(text);
+          else text += parsed.text;
+        }
+        return text;
+      }),
+    );
+    expect(together).toEqual(alone.map(({ text }) => text));
+    expect(new Set(together).size).toBeGreaterThan(20);
+  }, 120_000);
+
+  test("frees the slot of a text whose caller leaves", async () => {
+    const chunks = site.client.stream({ ...COUNT, max_tokens: 900 });
+    expect(await chunks.next()).toMatchObject({ done: false });
+    expect((await status()).active).toBe(1);
+    await chunks.return();
+    await expect.poll(async () => (await status()).active).toBe(0);
+  });
+
+  test("ends a cancelled call and frees its slot", async () => {
+    const { client } = site;
+    const leaving = new AbortController();
+    const running = client.call("chat", { ...COUNT, max_tokens: 900 }, leaving.signal);
+    await expect.poll(async () => (await status()).active).toBe(1);
+    leaving.abort();
+    await expect(running).rejects.toThrow();
+    await expect.poll(async () => (await status()).active).toBe(0);
+    expect(await status()).toMatchObject({ state: "loaded", waiting: 0 });
+  });
+});
