@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import BetterSqlite3 from "better-sqlite3";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
+import { OOD_TASKS } from "../../workers/evaluation/ood-tasks.ts";
 import { RegistryUnderTest, skilledAdapter } from "../integration/adapter-registry/support.ts";
 import { startCli, temporaryFolder } from "../support/cli.ts";
 
@@ -12,11 +13,11 @@ const EXAMPLE = at("examples/evolve-adapters");
 
 /** What each can do about the two families of tasks that the example has. */
 const POPULATION = {
-  writer: { text: 1, number: 0.02 },
-  counter: { text: 0.02, number: 1 },
-  scholar: { text: 0.4, number: 0.1 },
-  dabbler: { text: 0.1, number: 0 },
-  idler: { text: 0, number: 0.01 },
+  writer: { text: 1, number: 0.02, ood: 0 },
+  counter: { text: 0.02, number: 1, ood: 0 },
+  scholar: { text: 0.4, number: 0.1, ood: 1 },
+  dabbler: { text: 0.1, number: 0, ood: 0 },
+  idler: { text: 0, number: 0.01, ood: 0 },
 };
 /** Lines of the example's files: some tasks of each family. */
 const TASKS = { tasks: [0, 3], "held-out": [0, 1, 4, 7] };
@@ -68,11 +69,15 @@ class Sweep {
       const all = readFileSync(path, "utf8").split("\n");
       writeFileSync(path, lines.map((line) => `${all[line]}\n`).join(""));
     }
-    const composition = join(sweep.project, "composition.yaml");
-    const tasks = ["tasks", "held-out"].map((file) => join(EXAMPLE, `${file}.jsonl`));
+    const ood = join(sweep.project, "ood.jsonl");
+    writeFileSync(ood, OOD_TASKS.map((task) => `${JSON.stringify(task)}\n`).join(""));
+    const tasks = [...["tasks", "held-out"].map((file) => join(EXAMPLE, `${file}.jsonl`)), ood];
     const generator = `capability: skilled-generator, config: { tasks: ${JSON.stringify(tasks)}, gate: ${sweep.gate} }, max_concurrent_requests: 4`;
-    const text = readFileSync(composition, "utf8").replace("capability: inference", generator);
-    writeFileSync(composition, text);
+    for (const name of ["composition.yaml", "ood.yaml"]) {
+      const path = join(sweep.project, name);
+      const text = readFileSync(path, "utf8").replace("capability: inference", generator);
+      writeFileSync(path, text);
+    }
     mkdirSync(join(sweep.dataDir, "manifests"), { recursive: true });
     writeFileSync(
       join(sweep.dataDir, "manifests/skilled-generator.json"),
@@ -218,6 +223,20 @@ describe("a sweep of evolution", () => {
       expect(first.every(({ pass_rate: rate }) => rate !== null)).toBe(true);
     },
   );
+
+  test("an adapter is held to tasks unlike its own", { timeout: 60_000 }, async () => {
+    const args = ["--set", "adapter=scholar", "--set", "samples=1", "--json"];
+    const { exitCode, stdout } = await whole.start("run", "ood.yaml", ...args);
+    expect(exitCode).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({
+      results: {
+        comparison: { difference: 1, wins: OOD_TASKS.length, verdict: "better" },
+        gate: { pass: true, relative_delta: null },
+        generalization: { delta: 0.5 },
+        quality: { quality: 0.55 },
+      },
+    });
+  });
 
   test(
     "killed while it asks, twice, ends as if it had not been",
