@@ -31,6 +31,8 @@ export async function openJournalFile(path: string): Promise<Database> {
   return openExisting(path, async (sqlite) => {
     // FULL: a committed row must survive a power cut, not only the end of this process.
     configureWriter(sqlite);
+    // SQLite opens a file it may not write for reading, and would tell at the first commit only.
+    sqlite.exec("BEGIN IMMEDIATE; ROLLBACK");
     if (checkSchema(sqlite, path) === "older") await migrate(sqlite);
     touchEveryTable(sqlite);
   });

@@ -374,6 +374,15 @@ describe("a server that fails", () => {
     expect(engine.status()).toMatchObject({ active: 0, waiting: 0 });
   });
 
+  it("says when to come again", async () => {
+    await using stub = await serveRaw((_, response) => {
+      response.setHeader("retry-after", "7");
+      json(response, { error: "busy" }, 503);
+    });
+    await using engine = open(stub);
+    expect((await failureOf(collect(engine))).retryAfterSeconds).toBe(7);
+  });
+
   it("by not being there is named, and serves when it is back", async () => {
     const gone = await serve();
     await gone.crash();

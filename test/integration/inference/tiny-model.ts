@@ -95,6 +95,7 @@ export async function writeTinyFolder(folder: string, options: TinyOptions = {})
   const tokens = [...SPECIAL, ...letters, ...MERGES.map((pair) => pair.join(""))];
   const config = {
     architectures: ["LlamaForCausalLM"],
+    model_type: "llama",
     hidden_size: hidden,
     intermediate_size: TINY.inner,
     num_hidden_layers: layers,
@@ -120,14 +121,23 @@ export async function writeTinyFolder(folder: string, options: TinyOptions = {})
   return folder;
 }
 
+const BYTE_LEVEL = {
+  type: "ByteLevel",
+  add_prefix_space: false,
+  trim_offsets: true,
+  use_regex: true,
+} as const;
+
 function tokenizerJson(tokens: readonly string[]): unknown {
+  // The tokenizers library reads no file that lacks one of these.
+  const plain = { single_word: false, lstrip: false, rstrip: false, normalized: false };
   const vocab = Object.fromEntries(tokens.map((token, id) => [token, id]));
   return {
     version: "1.0",
-    added_tokens: SPECIAL.map((content, id) => ({ id, content, special: true })),
+    added_tokens: SPECIAL.map((content, id) => ({ id, content, special: true, ...plain })),
     normalizer: null,
-    pre_tokenizer: { type: "ByteLevel", add_prefix_space: false, use_regex: true },
-    decoder: { type: "ByteLevel" },
+    pre_tokenizer: BYTE_LEVEL,
+    decoder: BYTE_LEVEL,
     model: { type: "BPE", vocab, merges: MERGES.map((pair) => pair.join(" ")) },
   };
 }

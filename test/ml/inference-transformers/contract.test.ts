@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { statusOutputSchema } from "../../../workers/inference/actions/schemas.ts";
 import { PARAMETER_NAMES, type ParameterName } from "../../../workers/inference/task/parameters.ts";
@@ -10,6 +11,8 @@ import {
   unloadAdapterOutputSchema,
   type Generation,
 } from "../../../workers/inference/task/schemas.ts";
+import { writeTinyAdapter, writeTinyFolder } from "../../integration/inference/tiny-model.ts";
+import { temporaryFolder } from "../../support/cli.ts";
 import { describeParameters } from "../../support/text-generation-contract.ts";
 import { generateWith } from "../../support/text-generation.ts";
 import { installEnvironments, INSTALL_MS, tinyLlm } from "../support/environment.ts";
@@ -19,36 +22,58 @@ const NAME = "inference-transformers";
 const PROMPT = "one two three four five six seven eight nine ten one two";
 const COUNT = { messages: [{ role: "user", content: "Count." }], temperature: 0 };
 
+const SETTINGS = { device: "cpu", threads: 1, parallel: 32 };
+
 let site: PythonSite;
+let base = "";
 let adapterPath = "";
-let honoured: ReadonlySet<ParameterName> = new Set();
 
 async function status(): Promise<ReturnType<typeof statusOutputSchema.parse>> {
   return statusOutputSchema.parse(await site.client.call("status", {}));
 }
 
+/** Another model in the same process. */
+async function use(model: string): Promise<void> {
+  await site.client.post("/reconfigure", { new_config: { ...SETTINGS, model } });
+  await site.client.post("/prefetch", {});
+}
+
 beforeAll(async () => {
   await installEnvironments();
-  const tiny = await tinyLlm(NAME);
-  adapterPath = tiny.swapped;
-  site = await openPythonSite({ model: tiny.base, device: "cpu", threads: 1, parallel: 32 });
-  const { parameters } = await status();
-  honoured = new Set(PARAMETER_NAMES.filter((name) => parameters.includes(name)));
+  ({ base, swapped: adapterPath } = await tinyLlm(NAME));
+  site = await openPythonSite({ ...SETTINGS, model: base });
 }, INSTALL_MS);
 afterAll(() => site[Symbol.asyncDispose]());
 
-describe(NAME, () => {
+describe(`${NAME} with the untrained model that the other engines are judged with`, () => {
+  let folder: AsyncDisposable & { readonly path: string };
+  let honoured: ReadonlySet<ParameterName> = new Set();
+
+  beforeAll(async () => {
+    folder = await temporaryFolder();
+    await writeTinyAdapter(join(folder.path, "adapter"));
+    await use(await writeTinyFolder(join(folder.path, "tiny")));
+    const { parameters } = await status();
+    honoured = new Set(PARAMETER_NAMES.filter((name) => parameters.includes(name)));
+  }, 120_000);
+  afterAll(async () => {
+    await use(base);
+    await folder[Symbol.asyncDispose]();
+  }, 120_000);
+
   describeParameters({
     client: () => site.client,
     honours: () => honoured,
-    adapterPath: () => adapterPath,
-    prompt: PROMPT,
+    adapterPath: () => join(folder.path, "adapter"),
+    prompt: "hello world, this is",
   });
 
   test("honours all of them", () => {
     expect([...honoured]).toEqual([...PARAMETER_NAMES]);
   });
+});
 
+describe(`${NAME} with a trained model`, () => {
   test("answers every method in the fields of the task", async () => {
     const { client } = site;
     const loaded = loadAdapterOutputSchema.parse(
@@ -111,7 +136,7 @@ describe(NAME, () => {
     const running = client.call("chat", { ...COUNT, max_tokens: 900 }, leaving.signal);
     await expect.poll(async () => (await status()).active).toBe(1);
     leaving.abort();
-    await expect(running).rejects.toThrow();
+    await expect(running).rejects.toThrow("left");
     await expect.poll(async () => (await status()).active).toBe(0);
     expect(await status()).toMatchObject({ state: "loaded", waiting: 0 });
   });

@@ -3,7 +3,13 @@ import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { WorkerLogger } from "cjm-substrate/worker";
-import { getLlama, LlamaLogLevel, type Llama, type LlamaModel } from "node-llama-cpp";
+import {
+  getLlama,
+  LlamaLogLevel,
+  type Llama,
+  type LlamaContextOptions,
+  type LlamaModel,
+} from "node-llama-cpp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import type { ResolvedAdapter } from "../../../workers/inference/engine.ts";
@@ -30,6 +36,17 @@ const TEXTS = [
 ];
 /** How far two engines' log-probabilities may lie apart. */
 const CLOSE = 1e-3;
+/**
+ * Attention and its cache in F32: by default llama.cpp rounds them to F16, which moves
+ * log-probabilities by up to a hundredth.
+ */
+const EXACT = {
+  flashAttention: false,
+  // oxlint-disable-next-line typescript/no-deprecated -- marked so to keep users from choosing it
+  experimentalKvCacheKeyType: "F32",
+  // oxlint-disable-next-line typescript/no-deprecated -- the same
+  experimentalKvCacheValueType: "F32",
+} as const satisfies LlamaContextOptions;
 const SILENT: WorkerLogger = {
   debug: () => undefined,
   info: () => undefined,
@@ -211,10 +228,7 @@ describe("the same weights as safetensors and as F32 GGUF", () => {
     };
   }
 
-  /**
-   * llama.cpp's distribution after each token, with its cache and attention in F32: what it computes
-   * by default rounds them to F16, which moves log-probabilities by up to a hundredth.
-   */
+  /** llama.cpp's distribution after each token. */
   async function scoreByLlama(
     prompt: string,
     used: readonly ResolvedAdapter[] = [],
@@ -223,9 +237,7 @@ describe("the same weights as safetensors and as F32 GGUF", () => {
     const context = await model.createContext({
       contextSize: 512,
       threads: 1,
-      flashAttention: false,
-      experimentalKvCacheKeyType: "F32",
-      experimentalKvCacheValueType: "F32",
+      ...EXACT,
       ...(adapters.length === 0 ? {} : { lora: { adapters } }),
     });
     try {

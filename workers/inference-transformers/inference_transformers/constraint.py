@@ -13,10 +13,16 @@ class Compiler:
     """Compiles constraints for one tokenizer and model; safe to use from any thread."""
 
     def __init__(self, tokenizer: Any, vocabulary: int, ends: List[int]) -> None:
-        from llguidance.hf import from_tokenizer
-
+        """Raises ``parameter_unsupported`` for a tokenizer that llguidance cannot use."""
         size = max(vocabulary, len(tokenizer))
-        self._tokenizer = from_tokenizer(tokenizer, n_vocab=size, eos_token=ends, slices=None)
+        try:
+            from llguidance.hf import from_tokenizer
+
+            self._tokenizer = from_tokenizer(tokenizer, n_vocab=size, eos_token=ends, slices=None)
+        except (ImportError, ValueError) as error:
+            message = f"json_schema and grammar are not possible here: {error}"
+            fields = ["json_schema", "grammar"]
+            raise TaskInputError("parameter_unsupported", message, fields) from error
 
     def compile(
         self, json_schema: Optional[Mapping[str, Any]], grammar: Optional[str]

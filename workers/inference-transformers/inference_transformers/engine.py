@@ -119,6 +119,9 @@ class Engine:
         except BaseException as failed:
             error, model = failed, None
         with self._changed:
+            if self._closed and model is not None:
+                model.close()
+                error, model = RuntimeError("the worker is ending"), None
             self._model = model
             self._asleep = False
             self._loading = None

@@ -19,13 +19,15 @@ R = TypeVar("R", bound=Row)
 
 
 def can_share(config: Any) -> bool:
-    """Whether sequences of this architecture can stand in one batch."""
+    """Whether sequences of this architecture can stand in one batch, padded on the left."""
     from transformers.cache_utils import (
         DynamicCache,
         DynamicLayer,
         DynamicSlidingWindowLayer,
     )
 
+    if getattr(config.get_text_config(), "attention_chunk_size", None):
+        return False  # chunks are counted from the first column, padding or not
     try:
         layers = DynamicCache(config=config).layers
     except Exception:  # architectures with a cache class of their own

@@ -116,6 +116,9 @@ class LoadedModel:
                 self._users[digest] = self._users.pop(digest, 0) + 1
         try:
             if adapters:
+                # Here, since it takes seconds, and the model's thread has texts to write.
+                import peft  # noqa: F401
+
                 self.ask(lambda: self._attach(adapters), call)
             yield
         finally:

@@ -4,6 +4,7 @@ Continuous batching: between two passes sequences join and leave the batch, so a
 pass at most, whatever the others ask for. Long prompts are read in pieces, each between two passes.
 """
 
+import inspect
 import logging
 import threading
 import time
@@ -31,8 +32,10 @@ class Runner:
         self.model = model
         self.bank = AdapterBank(model)
         self.parallel = parallel
+        accepted = inspect.signature(model.forward).parameters
         #: Whether sequences share a batch.
-        self.shares = can_share(model.config)
+        self.shares = "position_ids" in accepted and can_share(model.config)
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._chunk = prefill_chunk
         self._changed = threading.Condition()
         self._commands: Deque[Tuple[Callable[[], Any], "Future[Any]"]] = deque()
@@ -199,7 +202,7 @@ class Runner:
 
     def _forward(self, inputs: Any, cache: Any) -> Any:
         """Logits of the last column, of shape (rows, vocabulary)."""
-        out = self.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        out = self.model(**inputs, past_key_values=cache, use_cache=True, **self._last_only)
         return out.logits[:, -1]
 
     def _take(self, rows: Sequence[TextRun], logits: Any) -> None:

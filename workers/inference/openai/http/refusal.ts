@@ -21,6 +21,8 @@ export interface Refusal {
   readonly message: string;
   readonly type: string;
   readonly param: string | undefined;
+  /** As the header `retry-after` has it. */
+  readonly retryAfterSeconds?: number;
 }
 
 /** Reads an error body; never throws. */
@@ -68,6 +70,9 @@ export function refusalError(refusal: Refusal, what: string): Error {
   return failure(reason, `${what}: the server answered ${status}: ${message}`, {
     details: { status },
     ...(fields === undefined ? {} : { fields }),
+    ...(refusal.retryAfterSeconds === undefined
+      ? {}
+      : { retryAfterSeconds: refusal.retryAfterSeconds }),
   });
 }
 
