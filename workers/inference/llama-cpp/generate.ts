@@ -1,9 +1,9 @@
 import { randomInt } from "node:crypto";
-import {
-  type LlamaContextSequence,
-  type LlamaGrammar,
-  type SequenceEvaluateOptions,
-  type Token,
+import type {
+  LlamaContextSequence,
+  LlamaGrammar,
+  SequenceEvaluateOptions,
+  Token,
 } from "node-llama-cpp";
 import { CjmError } from "cjm-substrate/worker";
 import type { EngineCall, TextRequest } from "../engine.ts";
