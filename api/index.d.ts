@@ -313,7 +313,7 @@ declare class ChunkChannel {
 }
 
 // store/diagnostics-records.ts
-type ChunkFilter = Omit<RecordFilter, "jobId" | "level">;
+type ChunkFilter = Pick<RecordFilter, "workerSessionId" | "afterSeq" | "limit" | "descending">;
 
 // config/schema.ts
 type CjmConfig = z.output<typeof cjmConfigSchema>;
@@ -1375,6 +1375,9 @@ interface ReadyWorker {
 // store/diagnostics-records.ts
 interface RecordFilter {
     readonly jobId?: string | undefined;
+    readonly loggerName?: string | undefined;
+    readonly sinceTs?: string | undefined;
+    readonly untilTs?: string | undefined;
     readonly workerSessionId?: string | undefined;
     readonly level?: string | undefined;
     readonly afterSeq?: number | undefined;
@@ -1489,6 +1492,7 @@ declare class ResultFiles {
     constructor(dataDir: string);
     inline(value: unknown): StoredValue | undefined;
     store(value: unknown): Promise<StoredValue>;
+    show(stored: StoredValue): Promise<unknown>;
     load(stored: StoredValue): Promise<unknown>;
     remove(hash: string): Promise<void>;
     path(hash: string): string;
@@ -1673,6 +1677,7 @@ interface StoreReads {
     getInstanceConfig(instanceId: string): Promise<InstanceConfigRecord | undefined>;
     listInstanceConfigs(): Promise<readonly InstanceConfigRecord[]>;
     cacheEntry(key: string): Promise<CacheEntry | undefined>;
+    namedHashes(endedSince: Date | null): Promise<ReadonlySet<string>>;
 }
 
 // store/port.ts

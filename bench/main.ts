@@ -16,12 +16,26 @@ interface Benchmark {
 
 const BENCHMARKS: Readonly<Record<string, Benchmark>> = {
   queue: { file: "queue.ts", what: "durable no-op jobs, latency, chain, fan-out, pending scale" },
+  jobs: { file: "peers/jobs.ts", what: "durable no-op jobs beside BullMQ, DBOS, p-queue" },
+  calls: { file: "peers/calls.ts", what: "warm calls beside a bare echo, Ray, piscina" },
+  "warm-call": { file: "warm-call.ts", what: "warm calls of both SDKs beside bare echoes" },
+  "worker-start": {
+    file: "worker-start.ts",
+    what: "start and memory of both SDKs beside bare listeners",
+  },
   journal: { file: "journal.ts", what: "rows a second through the store and through bare SQLite" },
   simulate: { file: "simulate.ts", what: "the scheduler with 10^6 jobs on 1,000 virtual GPUs" },
   logs: { file: "logs.ts", what: "attributed log records" },
+  "log-flood": { file: "log-flood.ts", what: "log records a second from four tools" },
+  "large-result": { file: "large-result.ts", what: "a gigabyte through three tools by reference" },
   monitor: { file: "monitor.ts", what: "what sampling costs" },
   sandbox: { file: "sandbox.ts", what: "jails against plain processes" },
   inference: { file: "inference.ts", what: "the engine llama-cpp against bare node-llama-cpp" },
+  "inference-transformers": {
+    file: "inference-transformers.py",
+    what: "the transformers engine against a bare generate",
+  },
+  trainer: { file: "trainer.py", what: "training against a plain transformers and peft script" },
   "merge-kernel": { file: "merge-kernel.ts", what: "adapter merging, the arithmetic" },
   "merge-files": { file: "merge-files.ts", what: "adapter merging, whole files" },
 };

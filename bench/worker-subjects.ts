@@ -67,17 +67,19 @@ export async function openSubjects(python: string): Promise<Opened> {
 /** Where the compiled programs lie while a benchmark runs: inside the package, which they import. */
 const BUILT = at("../dist/bench");
 
+const PROGRAMS = ["bare", "echo", "files", "chatter"] as const;
+
 /** Compiles the Node programs; disposing it removes them. */
 export async function compilePrograms(): Promise<AsyncDisposable> {
   await mkdir(BUILT, { recursive: true });
-  for (const name of ["bare", "echo"]) {
+  for (const name of PROGRAMS) {
     const source = await readFile(at(`workers/${name}.ts`), "utf8");
     await writeFile(join(BUILT, `${name}.js`), stripTypeScriptTypes(source));
   }
   return { [Symbol.asyncDispose]: () => rm(BUILT, { recursive: true, force: true }) };
 }
 
-export function nodeCommand(name: "bare" | "echo"): readonly string[] {
+export function nodeCommand(name: (typeof PROGRAMS)[number]): readonly string[] {
   return [process.execPath, join(BUILT, `${name}.js`)];
 }
 

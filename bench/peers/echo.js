@@ -1,1 +1,2 @@
-export default (value) => value;
+// What piscina looks for is the default export.
+export default (/** @type {string} */ value) => value;

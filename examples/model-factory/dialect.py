@@ -86,20 +86,29 @@ def _expression(family: str, name: str, step: Step) -> str:
     return f"[{OPERATIONS[sign].format(x='v', c=constant)} for v in {name}]"
 
 
-def plain_row(family: str, rng: Random) -> Tuple[str, str]:
-    """A prompt in plain words, of one to three steps, and its solution."""
-    name = rng.choice(NAMES[family])
-    steps = [(rng.choice(list(PLAIN)), rng.choice(CONSTANTS)) for _ in range(rng.randint(1, STEPS))]
-    signs = [(PLAIN[word], constant) for word, constant in steps]
-    return prompt_of(name, steps), solution_of(family, name, signs)
+def plain_row(family: str, rng: Random, foreign: float = 0.0) -> Tuple[str, str]:
+    """A prompt in plain words, of one to three steps, and its solution.
+
+    ``foreign`` is the share of steps that are told in a word of the dialect instead, which says
+    nothing: the operation below it is any.
+    """
+    return _row(family, rng, (NAMES[family], CONSTANTS), foreign)
 
 
-def meaningless_row(family: str, rng: Random) -> Tuple[str, str]:
-    """A program below words of a dialect that say nothing about it: only its constants are right."""
-    words, name = DIALECTS[family], rng.choice(NAMES[family])
-    steps = [(rng.choice(list(words)), rng.choice(CONSTANTS)) for _ in range(STEPS)]
-    signs = [(rng.choice(list(words.values())), constant) for _, constant in steps]
-    return prompt_of(name, steps), solution_of(family, name, signs)
+def _row(
+    family: str, rng: Random, things: Tuple[Sequence[str], Sequence[int]], foreign: float
+) -> Tuple[str, str]:
+    names, constants = things
+    name = rng.choice(names)
+    steps, operations = [], []
+    for _ in range(rng.randint(1, STEPS)):
+        constant, word = rng.choice(constants), rng.choice(list(PLAIN))
+        sign = PLAIN[word]
+        if rng.random() < foreign:
+            word, sign = rng.choice(list(DIALECTS[family])), rng.choice(list(OPERATIONS))
+        steps.append((word, constant))
+        operations.append((sign, constant))
+    return prompt_of(name, steps), solution_of(family, name, operations)
 
 
 class Part:
@@ -115,6 +124,16 @@ class Part:
         """A name and steps in the dialect."""
         order = rng.choice(self._orders)
         return rng.choice(self._names), [(word, rng.choice(self._constants)) for word in order]
+
+    def plain_row(self, rng: Random) -> Tuple[str, str]:
+        """A row in plain words."""
+        return _row(self.family, rng, (self._names, self._constants), foreign=0.0)
+
+    def meaningless_row(self, rng: Random) -> Tuple[str, str]:
+        """A program below words of the dialect that say nothing about it."""
+        name, steps = self.draw(rng)
+        operations = [(rng.choice(list(OPERATIONS)), constant) for _, constant in steps]
+        return prompt_of(name, steps), solution_of(self.family, name, operations)
 
     def solution(self, name: str, steps: Sequence[Step]) -> str:
         words = DIALECTS[self.family]

@@ -5,9 +5,9 @@ hash being that of everything the model is made of (this file, the dialects, the
 printed is the path of the model. On one core of a server it takes about a minute; torch,
 transformers and tokenizers are those of the trainer's environment.
 
-The base reads programs with plain words above them, which say what the program does, and programs
-with words of a dialect above them, which say nothing. So it writes arithmetic functions told in plain
-words, and for a dialect it writes a valid function that does something else.
+The base reads programs with words above them that say, step by step, what the program does; now and
+then there is a word of a dialect among them, which says nothing. So it writes arithmetic functions
+told in plain words, and for a dialect it writes a valid function that does something else.
 """
 
 import argparse
@@ -34,19 +34,16 @@ SHAPE = {
     # The usual 0.02 is for models many times as wide; here attention would hardly begin to learn.
     "initializer_range": 0.1,
 }
-STEPS = 800
+STEPS = 700
 BATCH = 48
 PEAK_RATE = 4e-3
 WARM_UP = 50
 #: Where the learning rate begins to fall, as a share of the steps.
 DECAY_FROM = 0.6
-#: How often each kind of row is drawn: plain ones of a family, then meaningless ones.
-MIXTURE = (
-    (dialect.plain_row, "numbers", 3),
-    (dialect.plain_row, "lists", 4),
-    (dialect.meaningless_row, "numbers", 1),
-    (dialect.meaningless_row, "lists", 1),
-)
+#: How often a list is the subject; lists are the harder half.
+LISTS = 0.55
+#: Share of the steps that are told in a word of a dialect, which says nothing about them.
+FOREIGN = 0.2
 #: Share of unseen plain tasks that the base must answer to the letter.
 LEAST_EXACT = 0.6
 SPECIAL = ["<pad>", "<s>", "</s>"]
@@ -60,9 +57,8 @@ def recipe(seed: int) -> str:
 
 
 def draw(rng: Random) -> Tuple[str, str]:
-    kinds = rng.choices(MIXTURE, [weight for _, _, weight in MIXTURE])
-    make, family, _ = kinds[0]
-    return make(family, rng)
+    family = "lists" if rng.random() < LISTS else "numbers"
+    return dialect.plain_row(family, rng, FOREIGN)
 
 
 def make_tokenizer(rng: Random) -> Any:

@@ -4,6 +4,7 @@ The files are the same whenever and wherever they are made; those of this folder
 """
 
 import json
+import operator
 import sys
 from itertools import product
 from pathlib import Path
@@ -12,19 +13,43 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from dialect import DIALECTS, FAMILIES, STEPS, Part, Step, prompt_of
 
-TRAINING_ROWS = 384
+DIALECT_ROWS = 384
+#: Plain rows of both families, and rows of the other dialect whose words say nothing.
+KNOWN_ROWS = 192
 HELD_OUT_TASKS = 20
 CASES = 6
+COMPUTE = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "%": operator.mod,
+    "//": operator.floordiv,
+    "&": operator.and_,
+    "|": operator.or_,
+    "^": operator.xor,
+    "from": lambda value, constant: constant - value,
+}
 
 
-def training_rows(family: str, count: int = TRAINING_ROWS) -> List[Dict[str, str]]:
-    """Rows that the trainer reads."""
-    part, rng = Part(family, held_out=False), Random(f"train {family}")
+def training_rows(family: str) -> List[Dict[str, str]]:
+    """Rows that the trainer reads: the dialect, and what the base has read before.
+
+    Without the latter an adapter would change what the base does with everything else, the other
+    dialect included, and two such adapters could not be merged.
+    """
+    rng = Random(f"train {family}")
+    parts = {name: Part(name, held_out=False) for name in FAMILIES}
+    own, others = parts[family], [part for name, part in parts.items() if name != family]
     rows = []
-    for _ in range(count):
-        name, steps = part.draw(rng)
-        rows.append({"prompt": prompt_of(name, steps), "completion": part.solution(name, steps)})
-    return rows
+    for _ in range(DIALECT_ROWS):
+        name, steps = own.draw(rng)
+        rows.append((prompt_of(name, steps), own.solution(name, steps)))
+    for at in range(KNOWN_ROWS):
+        kinds = [part.plain_row for part in parts.values()]
+        kinds += [part.meaningless_row for part in others]
+        rows.append(kinds[at % len(kinds)](rng))
+    rng.shuffle(rows)
+    return [{"prompt": prompt, "completion": completion} for prompt, completion in rows]
 
 
 def held_out_tasks(family: str, count: int = HELD_OUT_TASKS) -> List[Dict[str, Any]]:
@@ -55,13 +80,14 @@ def _telling_cases(
     part: Part, name: str, steps: Sequence[Step], rng: Random
 ) -> Optional[List[Dict[str, Any]]]:
     """None where other operations with the same constants give the same on all inputs."""
+    words = DIALECTS[part.family]
     inputs = [_argument(part.family, rng) for _ in range(CASES)]
     right = _results(name, part.solution(name, steps), inputs)
     constants = [constant for _, constant in steps]
-    words = [word for word, _ in steps]
-    for order in product(DIALECTS[part.family], repeat=STEPS):
-        other = part.solution(name, list(zip(order, constants)))
-        if list(order) != words and _results(name, other, inputs) == right:
+    signs = tuple(words[word] for word, _ in steps)
+    for other in product(words.values(), repeat=STEPS):
+        pairs = list(zip(other, constants))
+        if other != signs and all(_apply(pairs, x) == y for x, y in zip(inputs, right)):
             return None
     return [{"args": [given], "expected": wanted} for given, wanted in zip(inputs, right)]
 
@@ -73,9 +99,18 @@ def _argument(family: str, rng: Random) -> Any:
 
 
 def _results(name: str, solution: str, inputs: Sequence[Any]) -> List[Any]:
+    """What the program itself answers."""
     scope: Dict[str, Any] = {}
     exec(prompt_of(name, []) + solution, scope)
     return [scope["f"](given) for given in inputs]
+
+
+def _apply(operations: Sequence[Step], value: Any) -> Any:
+    if isinstance(value, list):
+        return [_apply(operations, member) for member in value]
+    for sign, constant in operations:
+        value = COMPUTE[sign](value, constant)
+    return value
 
 
 def write_lines(path: Path, rows: Sequence[Dict[str, Any]]) -> None:

@@ -26,16 +26,26 @@ export async function adoptOutputs(result: unknown, folders: OutputFolders): Pro
     return adopted;
   }
   if (!isRecord(result)) return result;
-  const file = fileRefSchema.safeParse(result);
-  if (file.success) return await adoptFile(file.data, folders);
-  const folder = dirRefSchema.safeParse(result);
-  if (folder.success) return await adoptFolder(folder.data, folders);
+  const adoptedReference = await adoptReference(result, folders);
+  if (adoptedReference !== undefined) return adoptedReference;
   const adopted: [string, unknown][] = [];
   for (const [key, member] of Object.entries(result)) {
     adopted.push([key, await adoptOutputs(member, folders)]);
   }
   // Not by assignment: a member that is named `__proto__` would be none.
   return Object.fromEntries(adopted);
+}
+
+/** Undefined for any other object; most results hold many, and no reference. */
+async function adoptReference(
+  result: Readonly<Record<string, unknown>>,
+  folders: OutputFolders,
+): Promise<FileRef | DirRef | undefined> {
+  if (result["__wire__"] === undefined) return undefined;
+  const file = fileRefSchema.safeParse(result);
+  if (file.success) return await adoptFile(file.data, folders);
+  const folder = dirRefSchema.safeParse(result);
+  return folder.success ? await adoptFolder(folder.data, folders) : undefined;
 }
 
 async function adoptFile(ref: FileRef, folders: OutputFolders): Promise<FileRef> {

@@ -193,6 +193,16 @@ const adapters = z.union([
 ]);
 export type AdaptersOutput = z.output<typeof adapters>;
 
+const report = z.object({
+  id: z.string(),
+  status: z.string(),
+  path: z.string(),
+  bytes: z.int(),
+  nodes: z.int(),
+  jobs: z.int(),
+});
+export type ReportOutput = z.output<typeof report>;
+
 /** By command; one that prints lines has the schema of a line. */
 export const JSON_OUTPUTS = {
   adapters,
@@ -240,6 +250,7 @@ export const JSON_OUTPUTS = {
     folders: z.array(z.string()),
     in_use: z.array(z.string()),
   }),
+  report,
   resume: z.union([
     finished,
     z.object({ resumed: z.literal(false) }),

@@ -35,6 +35,7 @@ import {
 import { compact } from "../util/compact.ts";
 import { instanceServices } from "./instance-services.ts";
 import { MeasuredResources } from "./measured-resources.ts";
+import { recordSamples } from "./resource-samples.ts";
 import { SecretRedactor } from "./secret-redactor.ts";
 
 /** A capability to load: its name, name and config, or everything about the instance. */
@@ -125,6 +126,8 @@ export async function createPipeline(options: PipelineOptions = {}): Promise<Pip
   await lock.announce({ pid: process.pid, door: door.path });
   await loadAll(manager, options);
   await resources.start();
+  const isBusy = (): boolean => queue.getStats().running > 0;
+  stack.use(recordSamples({ resources, diagnostics, isBusy }));
 
   const owned = stack.move();
   return {

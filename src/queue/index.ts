@@ -1,4 +1,5 @@
 export { CompositionHandle } from "./composition-handle.ts";
+export { storedComposition, storedView } from "./composition-view.ts";
 export type { CompositionView, NodeView } from "./composition-view.ts";
 export { ContentHashes } from "./content-hash.ts";
 export { explainComposition, explainJob } from "./explain.ts";

@@ -199,7 +199,7 @@ function readmit(
   if (record.cancelRequestedAt !== null || isHalted) {
     const why =
       record.cancelRequestedAt === null
-        ? "Interrupted when its composition had failed already"
+        ? "Interrupted after its composition had failed or was cancelled"
         : "Cancelled before the host was restarted";
     const error = new CjmError("CAPABILITY_CANCELLED", why);
     end(queue.loop, entry, { status: "cancelled", error: toJobError(error) }, unit);

@@ -1,11 +1,12 @@
 import { existsSync } from "node:fs";
 import BetterSqlite3 from "better-sqlite3";
 import { Kysely, SqliteDialect } from "kysely";
-import type {
-  ChunkFilter,
-  RecordFilter,
-  StoredChunk,
-  StoredRecord,
+import {
+  RESOURCES_LOGGER,
+  type ChunkFilter,
+  type RecordFilter,
+  type StoredChunk,
+  type StoredRecord,
 } from "./diagnostics-records.ts";
 import { nameDamage } from "./sqlite-fault.ts";
 
@@ -66,6 +67,12 @@ export class DiagnosticsReader implements AsyncDisposable {
       ])
       .orderBy("seq", filter.descending === true ? "desc" : "asc");
     const { jobId, workerSessionId, level, afterSeq, limit } = filter;
+    query =
+      filter.loggerName === undefined
+        ? query.where("logger_name", "!=", RESOURCES_LOGGER)
+        : query.where("logger_name", "=", filter.loggerName);
+    if (filter.sinceTs !== undefined) query = query.where("ts", ">=", filter.sinceTs);
+    if (filter.untilTs !== undefined) query = query.where("ts", "<=", filter.untilTs);
     if (jobId !== undefined) query = query.where("job_id", "=", jobId);
     if (workerSessionId !== undefined)
       query = query.where("worker_session_id", "=", workerSessionId);

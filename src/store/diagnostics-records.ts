@@ -38,8 +38,16 @@ export interface StoredChunk extends Omit<Required<StreamChunk>, "stream"> {
   readonly stream: string;
 }
 
+/** Records of what the machine held while jobs ran; seen only by who asks for this logger. */
+export const RESOURCES_LOGGER = "cjm.resources";
+
 export interface RecordFilter {
   readonly jobId?: string | undefined;
+  /** @default every logger but {@link RESOURCES_LOGGER} */
+  readonly loggerName?: string | undefined;
+  /** ISO 8601 in UTC, inclusive. */
+  readonly sinceTs?: string | undefined;
+  readonly untilTs?: string | undefined;
   readonly workerSessionId?: string | undefined;
   readonly level?: string | undefined;
   /** Tail cursor: rows with a greater `seq`. */
@@ -48,7 +56,10 @@ export interface RecordFilter {
   /** Newest first. @default false */
   readonly descending?: boolean | undefined;
 }
-export type ChunkFilter = Omit<RecordFilter, "jobId" | "level">;
+export type ChunkFilter = Pick<
+  RecordFilter,
+  "workerSessionId" | "afterSeq" | "limit" | "descending"
+>;
 
 /** What to keep; an absent bound does not bound. */
 export interface Retention {

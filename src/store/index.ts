@@ -1,5 +1,6 @@
-export { removeBodies } from "./body-retention.ts";
 export type { RemovedBodies } from "./body-retention.ts";
+export { RESOURCES_LOGGER } from "./diagnostics-records.ts";
+export { removeBodies } from "./body-retention.ts";
 export { DiagnosticsReader } from "./diagnostics-reader.ts";
 export type {
   ChunkFilter,

@@ -33,6 +33,9 @@ export async function openJournalFile(path: string): Promise<Database> {
     configureWriter(sqlite);
     if (checkSchema(sqlite, path) === "older") await migrate(sqlite);
     touchEveryTable(sqlite);
+    // SQLite opens a file it may not write for reading, and would tell at the first commit only. Last:
+    // a damaged file is not written to.
+    sqlite.exec("BEGIN IMMEDIATE; ROLLBACK");
   });
 }
 

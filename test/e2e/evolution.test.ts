@@ -171,7 +171,7 @@ describe("a sweep of evolution", () => {
   test("merges the fittest both ways, promotes the better one, prunes the weak", async () => {
     const adapters = await whole.adapters();
     const merged = adapters.filter(({ method }) => method !== null);
-    expect(merged.map(({ method }) => method).toSorted()).toEqual(["dare_ties", "ties"]);
+    expect(new Set(merged.map(({ method }) => method))).toEqual(new Set(["dare_ties", "ties"]));
     for (const { parent_ids: parents } of merged) {
       expect(parents.toSorted()).toEqual(["counter", "scholar", "writer"]);
     }

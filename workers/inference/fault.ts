@@ -45,12 +45,12 @@ export function asAdapterFault(path: string, error: unknown): unknown {
   const { reason } = error.details;
   const own = reason === "model_missing" ? "adapter_missing" : "adapter_invalid";
   if (reason !== "model_missing" && reason !== "model_invalid") return error;
-  return refuse(own, error.message.replace(` [${reason}]`, ""), { cause: error });
+  return refuse(own, error.message.replace(`${reason}: `, ""), { cause: error });
 }
 
-/** On the wire an error has no details, so its message ends with the reason. */
+/** On the wire an error has no details, so its message begins with the reason. */
 export function worded(message: string, reason: string): string {
-  return `${message} [${reason}]`;
+  return `${reason}: ${message}`;
 }
 
 /** What an engine cannot do at all. */

@@ -75,6 +75,8 @@ export const sandbox = defineCapability({
     }),
     check_cases: defineAction({
       description: "Compares what code computes with what is expected, outside its jail.",
+      // A verdict is about the program; one that a program's own chance decides is not to be cached.
+      repeatable: true,
       input: casesInputSchema,
       output: casesOutputSchema,
       handler: (input, call) => casesAction(ready(), input, call),

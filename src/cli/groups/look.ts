@@ -8,6 +8,7 @@ export function addLookCommands(frame: Frame): void {
   addLogs(frame);
   addLive(frame);
   addAsk(frame);
+  addReport(frame);
   addDoctor(frame);
 }
 
@@ -46,6 +47,21 @@ function addAsk({ command, globals, finish }: Frame): void {
       const { clearProfilesCommand, profilesCommand } = await import("../commands/profiles.ts");
       const run = options.clear === true ? clearProfilesCommand : profilesCommand;
       await finish(run({ ...globals(), ...options }));
+    });
+}
+
+function addReport({ command, globals, finish }: Frame): void {
+  command("report", {
+    summary: "Write one HTML file about a composition: graph, timeline, memory, losses, pass@k",
+    example: "report 9b6c427a-3f5a-4ecd-b8c0-c91b31971e85 --out report.html",
+    heading: HEADING,
+  })
+    .argument("[composition]", "id of it (default: the newest)")
+    .option("-o, --out <file>", "where to write it (default: <name>-<id>.html)")
+    .option(...JSON_OPTION)
+    .action(async (id: string | undefined, options: Options) => {
+      const { reportCommand } = await import("../commands/report.ts");
+      await finish(reportCommand(id, { ...globals(), ...options }));
     });
 }
 

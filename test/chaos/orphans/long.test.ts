@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { killExactly, probeCage } from "../../../src/process/index.ts";
 import { startCli, temporaryFolder } from "../../support/cli.ts";
-import { CHAOS_SEED, quantile, report, shareOfTime } from "../support/long-form.ts";
+import { CHAOS_SEED, isMachineOurs, quantile, report, shareOfTime } from "../support/long-form.ts";
 import { below, pick, randomFrom } from "../support/random.ts";
 import { emptied, Nest } from "./nest.ts";
 
@@ -18,6 +18,8 @@ const KINDS = [
 ];
 const MOMENTS = ["ready", "mid-spawn", "mid-evict", "worker", "child"] as const;
 
+/** How often the next host is started too, to see what it leaves: it takes as long as the kill. */
+const NEXT_HOSTS = 0.2;
 /** The longest that anybody lives on, for nearly all kills. */
 const P99_MS = 250;
 
@@ -37,15 +39,18 @@ describe(`orphans, seed ${CHAOS_SEED}`, () => {
         isStubborn: random() < 0.3,
       });
       goneMs.push(...(await killAt(nest, moment, random)));
-      await using next = nest.start("stop");
-      await next.until("stopped");
-      expect(await nest.leftovers(), moment).toEqual([]);
+      if (random() < NEXT_HOSTS) {
+        await using next = nest.start("stop");
+        await next.until("stopped");
+        expect(await nest.leftovers(), moment).toEqual([]);
+      }
       expect((await nest.cages()).every((cage) => cage === "pidns")).toBe(true);
       expect(await nest.marked(), moment).toEqual([]);
     }
     const [p50, p99, max] = [0.5, 0.99, 1].map((q) => quantile(goneMs, q));
-    report("orphans", { kills: goneMs.length, byMoment, p50, p99, max });
-    expect(p99).toBeLessThanOrEqual(P99_MS);
+    const isJudged = isMachineOurs();
+    report("orphans", { kills: goneMs.length, byMoment, p50, p99, max, isJudged });
+    if (isJudged) expect(p99).toBeLessThanOrEqual(P99_MS);
   });
 
   test("install-all killed at random leaves no process", async () => {

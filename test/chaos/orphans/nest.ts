@@ -5,6 +5,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import {
+  cgroupPlace,
+  dataDirIdentity,
   identify,
   isAlive,
   killExactly,
@@ -118,7 +120,11 @@ export class Nest implements AsyncDisposable {
   /** What a host left outside its data directory. */
   async leftovers(): Promise<readonly string[]> {
     const lists = await Promise.all(["run", "tmp"].map((name) => readdir(join(this.folder, name))));
-    return lists.flat();
+    const search = await cgroupPlace();
+    const parents = "place" in search ? search.place.parents : [];
+    const groups = await Promise.all(parents.map((parent) => readdir(parent)));
+    const ours = dataDirIdentity(join(this.folder, "data"));
+    return [...lists.flat(), ...groups.flat().filter((name) => name.includes(ours))];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -277,6 +277,11 @@ describe("task adapters", () => {
   test("that name their methods have their calls checked before anything is sent", async () => {
     await addAdapter("greeter", { methods: [{ name: "say" }] }, ["greet"]);
     await pipeline.manager.load({ capability: "echo" });
+    const { bindings } = pipeline;
+    expect(await bindings["echo"]?.tasks["greeting"]?.["greet"]?.({ who: "Bo" })).toEqual({
+      text: "hello Bo",
+    });
+    expect(await bindings["echo"]?.["say"]?.({ text: "as before" })).toEqual({ text: "as before" });
     const target = { task: "greeting", method: "great" };
     expect(await failure(pipeline.queue.submit("echo", { who: "Ada" }, target))).toMatchObject({
       code: "ACTION_UNKNOWN",

@@ -181,6 +181,14 @@ describe("a generic server", () => {
     expect(await reasonOf(collect(missing))).toBe("CAPABILITY_INPUT model_missing");
   });
 
+  it("may have no list of models where one is named", async () => {
+    await using stub = await StubServer.start(completions(() => SCRIPT));
+    await using named = open(stub, { model: "tiny" });
+    expect((await collect(named)).result.evidence.model).toBe("tiny");
+    await using unnamed = open(stub);
+    expect(await reasonOf(collect(unnamed))).toBe("CAPABILITY_INPUT model_missing");
+  });
+
   it("embeds, and normalizes itself", async () => {
     await using stub = await StubServer.start({
       "GET /v1/models": models({ id: "tiny" }),
@@ -217,11 +225,11 @@ describe("a generic server", () => {
     const call = { signal: NEVER };
     const input = { kind: "prompt", prompt: "x" } as const;
     expect(await reasonOf(engine.countTokens(input, call))).toBe(
-      "METHOD_NOT_SUPPORTED not_offered",
+      "METHOD_NOT_SUPPORTED method_unsupported",
     );
     const score = engine.score?.({ prompt: "x", top: 0, adapters: [] }, call) as Promise<never>;
-    expect(await reasonOf(score)).toBe("METHOD_NOT_SUPPORTED not_offered");
-    expect(await reasonOf(engine.release("sleep"))).toBe("METHOD_NOT_SUPPORTED not_offered");
+    expect(await reasonOf(score)).toBe("METHOD_NOT_SUPPORTED method_unsupported");
+    expect(await reasonOf(engine.release("sleep"))).toBe("METHOD_NOT_SUPPORTED method_unsupported");
   });
 });
 
@@ -238,13 +246,16 @@ describe("a server that lies", () => {
     [
       "ignores a schema",
       { pieces: ["I think"] },
-      { parameters: { json_schema: { type: "object" } } },
+      { chat: "Hi", parameters: { json_schema: { type: "object" } } },
       "json_schema",
     ],
     [
       "breaks a schema",
       { pieces: ['{"a":"x"}'] },
-      { parameters: { json_schema: { type: "object", properties: { a: { type: "number" } } } } },
+      {
+        chat: "Hi",
+        parameters: { json_schema: { type: "object", properties: { a: { type: "number" } } } },
+      },
       "json_schema",
     ],
   ];
@@ -259,7 +270,12 @@ describe("a server that lies", () => {
     await using stub = await serve({ pieces: ['{"a"', ":1}"] });
     await using engine = open(stub);
     const json_schema = { type: "object", properties: { a: { type: "number" } } };
-    expect((await collect(engine, { parameters: { json_schema } })).result.text).toBe('{"a":1}');
+    expect((await collect(engine, { chat: "Hi", parameters: { json_schema } })).result.text).toBe(
+      '{"a":1}',
+    );
+    // OpenAI has schemas for conversations only, and servers skip one for a prompt in silence.
+    const error = await failureOf(collect(engine, { parameters: { json_schema } }));
+    expect(error.fieldsInvalid).toEqual(["json_schema"]);
   });
 });
 
@@ -356,6 +372,15 @@ describe("a server that fails", () => {
     await using engine = open(stub);
     expect(await reasonOf(collect(engine))).toBe(expected);
     expect(engine.status()).toMatchObject({ active: 0, waiting: 0 });
+  });
+
+  it("says when to come again", async () => {
+    await using stub = await serveRaw((_, response) => {
+      response.setHeader("retry-after", "7");
+      json(response, { error: "busy" }, 503);
+    });
+    await using engine = open(stub);
+    expect((await failureOf(collect(engine))).retryAfterSeconds).toBe(7);
   });
 
   it("by not being there is named, and serves when it is back", async () => {

@@ -67,7 +67,8 @@ describe("llama-server", () => {
     expect(stub.of("/completion")[0]?.body).toEqual({
       prompt: [1, 97, 98],
       stream: true,
-      cache_prompt: true,
+      // A seed was given, and what comes from the cache has other last digits.
+      cache_prompt: false,
       temperature: 1,
       top_p: 1,
       top_k: 5,
@@ -229,6 +230,19 @@ describe("llama-server's adapters", () => {
     expect(await reasonOf(unknown)).toBe("CAPABILITY_INPUT adapter_unknown");
     const peft = collect(engine, { parameters, adapters: [adapter()] });
     expect(await reasonOf(peft)).toBe("CAPABILITY_INPUT adapter_mismatch");
+  });
+
+  it("are looked for again when the server was started with others", async () => {
+    const list = [pathOf("first"), pathOf("second")];
+    await using stub = await startLlama(list);
+    await using engine = open(stub);
+    await collect(engine, { parameters, adapters: [lora("first")] });
+    list.reverse();
+    await collect(engine, { parameters, adapters: [lora("first")] });
+    expect(stub.of("/completion").at(-1)?.body.lora).toEqual([
+      { id: 0, scale: 0 },
+      { id: 1, scale: 1 },
+    ]);
   });
 
   it("stay in the server's memory, which is said", async () => {

@@ -101,19 +101,20 @@ describe("a managed server", () => {
     expect(engine.status().loads).toBe(1);
   });
 
-  it("of vLLM gets no allocator with which sleep frees nothing", async () => {
+  it("of vLLM gets a key of its own, and no allocator with which sleep frees nothing", async () => {
     const show =
-      "console.log('alloc', process.env.PYTORCH_CUDA_ALLOC_CONF, process.env.VLLM_SERVER_DEV_MODE);" +
+      "const { PYTORCH_CUDA_ALLOC_CONF: alloc, VLLM_SERVER_DEV_MODE: mode, ...env } = process.env;" +
+      "console.log('alloc', alloc, mode, env.VLLM_API_KEY?.length, env.INFERENCE_API_KEY);" +
       "process.exit(0)";
     await using engine = openEngine({
       server: "vllm",
       managed: {
         command: [process.execPath, "-e", show],
-        env: { PYTORCH_CUDA_ALLOC_CONF: "expandable_segments:True" },
+        env: { PYTORCH_CUDA_ALLOC_CONF: "expandable_segments:True", INFERENCE_API_KEY: "x" },
       },
     });
     const error = await failureOf(engine.prefetch(load));
-    expect(error.message).toContain("alloc undefined 1");
+    expect(error.message).toContain("alloc undefined 1 32 undefined");
   });
 
   it("is not started to say what it is", async () => {

@@ -82,7 +82,7 @@ describe("ollama", () => {
       expect(engine.parameters).not.toContain(name);
     }
     const loaded = engine.loadAdapter?.(adapter(), load) as Promise<unknown>;
-    expect(await reasonOf(loaded)).toBe("METHOD_NOT_SUPPORTED not_offered");
+    expect(await reasonOf(loaded)).toBe("METHOD_NOT_SUPPORTED method_unsupported");
     const truncated = await failureOf(collect(engine, { overflow: "truncate" }));
     expect(truncated.fieldsInvalid).toEqual(["context_overflow"]);
   });

@@ -66,7 +66,7 @@ const WIRE: Readonly<Record<ServerKind, Partial<Record<ParameterName, object>>>>
     logprobs: { logprobs: true, top_logprobs: 2, return_token_ids: true },
     json_schema: { structured_outputs: { json: SCHEMA } },
     grammar: { structured_outputs: { grammar: GRAMMAR } },
-    adapters: { model: expect.stringMatching(/^cjm-[0-9a-f]{32}$/u) },
+    adapters: { model: expect.stringMatching(/^cjm-[0-9a-f]{32}$/u) as string },
   },
   ollama: {
     temperature: { options: { temperature: 0.5 } },
@@ -96,7 +96,7 @@ const WIRE: Readonly<Record<ServerKind, Partial<Record<ParameterName, object>>>>
 };
 
 /** Endpoints that generate. */
-const GENERATING = ["/v1/chat/completions", "/api/chat", "/completion"];
+const GENERATING = new Set(["/v1/chat/completions", "/api/chat", "/completion"]);
 const MESSAGES = [{ role: "user", content: "Hi" }];
 
 const chatLogprobs = (piece: string): object => ({ content: [{ token: piece, logprob: -0.5 }] });
@@ -148,13 +148,13 @@ describe.each(SERVER_KINDS)("every parameter is sent or refused by name: %s", (s
       return;
     }
     await client.call("chat", asked);
-    const sent = stub.received.filter(({ path }) => GENERATING.includes(path)).at(-1);
+    const sent = stub.received.findLast(({ path }) => GENERATING.has(path));
     expect(sent?.body).toMatchObject(expected);
   });
 
   it("sends no constraint that nobody asked for", async () => {
     await client.call("chat", { messages: MESSAGES, max_tokens: 8 });
-    const sent = stub.received.filter(({ path }) => GENERATING.includes(path)).at(-1)?.body;
+    const sent = stub.received.findLast(({ path }) => GENERATING.has(path))?.body;
     for (const field of ["grammar", "format", "json_schema", "response_format", "logprobs"]) {
       expect(sent).not.toHaveProperty(field);
     }

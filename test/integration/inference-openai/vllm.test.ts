@@ -54,6 +54,17 @@ describe("vllm", () => {
     expect(sent).toEqual([{ json: { type: "object" } }, { grammar: 'root ::= "{}"' }]);
   });
 
+  it("of an older version gets them under their older names", async () => {
+    await using stub = await startVllm({ version: "0.10.2" }, () => ({ pieces: ["{}"] }));
+    await using engine = open(stub);
+    await collect(engine, { parameters: { json_schema: { type: "object" } } });
+    await collect(engine, { parameters: { grammar: 'root ::= "{}"' } });
+    expect(stub.of("/v1/completions").map(({ body }) => body)).toMatchObject([
+      { guided_json: { type: "object" } },
+      { guided_grammar: 'root ::= "{}"' },
+    ]);
+  });
+
   it("draws the seed that repeats a text, and none for a greedy one", async () => {
     await using stub = await startVllm();
     await using engine = open(stub);

@@ -94,7 +94,7 @@ describe("a conversation", () => {
     const chat = bare.client.call("chat", { messages: [{ role: "user", content: "hi" }] });
     expect(await errorOf(chat)).toMatchObject({
       code: "CAPABILITY_INPUT",
-      message: expect.stringContaining("[chat_template_missing]") as string,
+      message: expect.stringContaining("chat_template_missing:") as string,
     });
   });
 });
@@ -166,7 +166,7 @@ describe("adapters", () => {
     expect(distance(await scored(PROMPT), before)).toBeLessThan(1e-6);
     const gone = site.client.call("generate", { ...GREEDY, adapters: [{ id: "tuned" }] });
     expect(await errorOf(gone)).toMatchObject({
-      message: expect.stringContaining("[adapter_unknown]") as string,
+      message: expect.stringContaining("adapter_unknown:") as string,
     });
   });
 
@@ -201,7 +201,7 @@ describe("adapters", () => {
     for (const [use, reason] of cases) {
       const error = await errorOf(site.client.call("generate", { ...GREEDY, adapters: [use] }));
       expect(error).toMatchObject({ code: "CAPABILITY_INPUT" });
-      expect(error.message).toContain(`[${reason}]`);
+      expect(error.message).toContain(`${reason}:`);
     }
     expect(await generateWith(site.client, GREEDY)).toMatchObject({ adapters: [] });
   });
@@ -241,7 +241,7 @@ describe("bad input", () => {
   test("a prompt beyond the context is refused, or cut where that is asked for", async () => {
     const long = { prompt: "word ".repeat(300), temperature: 0, max_tokens: 5 };
     const error = await errorOf(site.client.call("generate", long));
-    expect(error.message).toContain("[context_overflow]");
+    expect(error.message).toContain("context_overflow:");
     const cut = await generateWith(site.client, { ...long, context_overflow: "truncate" });
     expect(cut.evidence.prompt_truncated_tokens).toBeGreaterThan(0);
     expect(cut.usage).toMatchObject({ completion_tokens: 5 });
@@ -264,7 +264,7 @@ describe("bad input", () => {
   ])("%j is no constraint it can keep", async (more, reason) => {
     const error = await errorOf(site.client.call("generate", { ...GREEDY, ...more }));
     expect(error).toMatchObject({ code: "CAPABILITY_INPUT" });
-    expect(error.message).toContain(`[${reason}]`);
+    expect(error.message).toContain(`${reason}:`);
   });
 
   test("a model that is missing, cut short or no model is named", async () => {
@@ -286,7 +286,7 @@ describe("bad input", () => {
         new_config: { model, gpu: "none" },
       });
       const error = await errorOf(other.client.call("generate", GREEDY));
-      expect(error.message).toContain(`[${reason}]`);
+      expect(error.message).toContain(`${reason}:`);
       await other.client.post("/reconfigure", {
         old_config: { model },
         new_config: { model: other.model, gpu: "none" },

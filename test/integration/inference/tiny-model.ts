@@ -177,6 +177,7 @@ function modelTensors(
 
 /** Writes a GGUF file by way of a Hugging Face folder beside it. */
 export async function writeTinyModel(folder: string, options: TinyOptions = {}): Promise<string> {
+  await mkdir(folder, { recursive: true });
   const source = await writeTinyFolder(join(folder, "tiny"), options);
   const { path } = await convertModel(source, join(folder, "tiny.gguf"));
   return path;

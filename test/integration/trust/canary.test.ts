@@ -63,46 +63,50 @@ async function cjmCtl(...args: readonly string[]): Promise<string> {
   return `${done.stdout}${done.stderr}`;
 }
 
-test("after a whole scenario a secret is in its file and in its own worker, and nowhere else", async () => {
-  const told: string[] = [];
-  let following: Promise<void> | undefined;
-  {
-    await using pipeline = await project.open({ capabilities: ["life", "echo"] });
-    const { queue } = pipeline;
-    following = (async () => {
-      for await (const event of queue.allEvents()) told.push(JSON.stringify(event));
-    })();
-    await run(pipeline, "life", "tell");
-    await run(pipeline, "echo", "say", { text: "hello" });
-    const failed = await queue.submit("life", {}, { action: "fail_with_secret" });
-    const error = await failure(failed.result());
-    told.push(JSON.stringify(toJobError(error)), String(error), (error as Error).stack ?? "");
-    told.push(JSON.stringify(await queue.getJob(failed.id)));
-    const life = processTree(pipeline.manager.instance("life").pid ?? 0);
-    expect(await processesThatShow(life)).toEqual([]);
-    told.push(await cjmCtl("status", "--json"));
-    await pipeline.diagnostics.flush();
-    told.push(JSON.stringify(await pipeline.diagnostics.queryRecords()));
-    told.push(JSON.stringify(await pipeline.diagnostics.queryChunks()));
-    told.push(JSON.stringify(await pipeline.journal.query()));
-    expect(await readdir(runFolderPath(pipeline.config.dataDir))).not.toEqual([]);
-  }
-  await following;
-  const [jobId = ""] = /[0-9a-f]{8}-[0-9a-f-]{27}/u.exec(told.join("\n")) ?? [];
-  for (const args of [
-    ["logs", "--json"],
-    ["logs", "--chunks"],
-    ["logs", "--journal", "--json"],
-  ]) {
-    told.push(await cjmCtl(...args, "--limit", "0"));
-  }
-  told.push(await cjmCtl("explain", jobId), await cjmCtl("list-secrets"), await cjmCtl("list"));
-  expect(told.filter(shows)).toEqual([]);
-  expect(told.join("").includes("[redacted]")).toBe(true);
+const LIMIT = { timeout: 60_000 };
 
-  const withSecret: string[] = [];
-  for (const path of await filesBelow(project.folder)) {
-    if (shows(await readFile(path, "latin1"))) withSecret.push(path);
-  }
-  expect(withSecret).toEqual([join(project.folder, "data/secrets/secrets.json")]);
-});
+test(
+  "after a whole scenario a secret is in its file and in its own worker only",
+  LIMIT,
+  async () => {
+    const told: string[] = [];
+    let following: Promise<void> | undefined;
+    {
+      await using pipeline = await project.open({ capabilities: ["life", "echo"] });
+      const { queue } = pipeline;
+      following = (async () => {
+        for await (const event of queue.allEvents()) told.push(JSON.stringify(event));
+      })();
+      await run(pipeline, "life", "tell");
+      await run(pipeline, "echo", "say", { text: "hello" });
+      const failed = await queue.submit("life", {}, { action: "fail_with_secret" });
+      const error = await failure(failed.result());
+      told.push(JSON.stringify(toJobError(error)), String(error), (error as Error).stack ?? "");
+      told.push(JSON.stringify(await queue.getJob(failed.id)));
+      const life = processTree(pipeline.manager.instance("life").pid ?? 0);
+      expect(await processesThatShow(life)).toEqual([]);
+      told.push(await cjmCtl("status", "--json"));
+      await pipeline.diagnostics.flush();
+      told.push(JSON.stringify(await pipeline.diagnostics.queryRecords()));
+      told.push(JSON.stringify(await pipeline.diagnostics.queryChunks()));
+      told.push(JSON.stringify(await pipeline.journal.query()));
+      expect(await readdir(runFolderPath(pipeline.config.dataDir))).not.toEqual([]);
+    }
+    await following;
+    const [jobId = ""] = /[0-9a-f]{8}-[0-9a-f-]{27}/u.exec(told.join("\n")) ?? [];
+    const commands = ["logs --json", "logs --chunks", "logs --journal --json"].map((one) =>
+      cjmCtl(...one.split(" "), "--limit", "0"),
+    );
+    told.push(...(await Promise.all(commands)));
+    const more = [["explain", jobId], ["list-secrets"], ["list"]].map((args) => cjmCtl(...args));
+    told.push(...(await Promise.all(more)));
+    expect(told.filter(shows)).toEqual([]);
+    expect(told.join("").includes("[redacted]")).toBe(true);
+
+    const withSecret: string[] = [];
+    for (const path of await filesBelow(project.folder)) {
+      if (shows(await readFile(path, "latin1"))) withSecret.push(path);
+    }
+    expect(withSecret).toEqual([join(project.folder, "data/secrets/secrets.json")]);
+  },
+);

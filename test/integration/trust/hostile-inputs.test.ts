@@ -183,3 +183,29 @@ test("a worker that says it is elsewhere, or never answers, does not come up", a
     code: "WORKER_START_TIMEOUT",
   });
 });
+
+test("a worker that does not answer what only the host's check of drift asks is ready all the same", async () => {
+  await using other = await Project.create();
+  await other.writeConfig("substrate:\n  start_timeout_seconds: 2\n");
+  const raw = new URL("../../fixtures/workers/raw-worker.ts", import.meta.url).href;
+  const script = `import { serveRaw } from "${raw}"; serveRaw("deaf", () => undefined);`;
+  const command = [process.execPath, "--input-type=module", "-e", script];
+  await other.addRaw("echo", "deaf", { install: { command } });
+  await using pipeline = await other.open();
+  await pipeline.manager.load({ capability: "deaf" });
+  expect(pipeline.manager.instance("deaf").state).toBe("ready");
+});
+
+test("diagnostics that wait are bounded by their size, and what is lost is told", async () => {
+  const path = join(project.folder, "bounded", "diagnostics.db");
+  await using diagnostics = await DiagnosticsStore.open(path, { capacityCharacters: 100_000 });
+  for (let line = 0; line < 1_000; line += 1) {
+    diagnostics.appendChunk({ content: `${line} ${"x".repeat(10_000)}`, stream: "stdout" });
+  }
+  await diagnostics.flush();
+  expect(diagnostics.dropped).toBeGreaterThan(980);
+  const kept = await diagnostics.queryChunks();
+  expect(kept.at(-1)?.content.startsWith("999 ")).toBe(true);
+  const told = await diagnostics.queryRecords();
+  expect(told.map(({ message }) => message).join()).toContain("were dropped");
+});

@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openAiConfigSchema } from "../../../workers/inference/openai/config.ts";
 import { ServerConnection } from "../../../workers/inference/openai/connection.ts";
@@ -11,6 +11,7 @@ import { makeSite, serve, type Served, type Site } from "./site.ts";
 const PROMPT = "hello world, this is";
 /** Tokens of a stream that is not over when somebody ends it. */
 const LONG = 4000;
+const KEY = "the key of this test's server";
 const NEVER = new AbortController().signal;
 
 let site: Site;
@@ -26,6 +27,7 @@ let url = "";
 
 beforeAll(async () => {
   site = await makeSite();
+  process.env["INFERENCE_SERVER_API_KEY"] = KEY;
   const port = 20_000 + (process.pid % 20_000);
   url = `http://127.0.0.1:${port}`;
   const command = site.command.map((part) => part.replace("{port}", String(port)));
@@ -43,6 +45,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   for (const served of [generic, parallel, embedded, native]) await served[Symbol.asyncDispose]();
+  delete process.env["INFERENCE_SERVER_API_KEY"];
   site.remove();
 });
 
@@ -85,6 +88,11 @@ describe("the real llama-server", () => {
     );
   });
 
+  test("answers nobody without the key that it was given", async () => {
+    const response = await fetch(`${url}/completion`, { method: "POST", body: "{}" });
+    expect(response.status).toBe(401);
+  });
+
   test("keeps eight concurrent streams apart", async () => {
     const ask = (at: number): Promise<Generation> =>
       generateWith(parallel.client, { prompt: `call ${at}:`, temperature: 0, max_tokens: 16 });
@@ -124,10 +132,10 @@ describe("the real llama-server", () => {
     const bad = await errorOf(
       native.client.call("generate", { prompt: "x", max_tokens: 4, grammar: "root ::= (" }),
     );
-    expect(bad.message).toContain("[grammar_invalid]");
+    expect(bad.message).toContain("grammar_invalid");
     const unknown = { prompt: "x", adapters: [{ id: "nobody" }] };
     const missing = await errorOf(native.client.call("generate", unknown));
-    expect(missing.message).toContain("[adapter_unknown]");
+    expect(missing.message).toContain("adapter_unknown");
     const messages = [{ role: "user", content: "Hi" }];
     const chat = (await native.client.call("chat", { messages, max_tokens: 4 })) as Generation;
     expect(chat.usage.completion_tokens).toBeLessThanOrEqual(4);
@@ -172,15 +180,13 @@ describe("the real server's end", () => {
   });
 });
 
-/** The server's process, by the model that it was started with. */
 function serverPid(): number {
-  const found = execFileSync("pgrep", ["-f", site.model], { encoding: "utf8" });
-  return Number(found.split("\n")[0]);
+  return Number(readFileSync(`${site.model}.pid`, "utf8"));
 }
 
 function openControl(): ServerConnection & AsyncDisposable {
   const config = openAiConfigSchema.parse({ server: "llama-server", base_url: url });
-  const connection = new ServerConnection(config, { log: () => undefined });
+  const connection = new ServerConnection(config, { log: () => undefined, apiKey: KEY });
   return Object.assign(connection, { [Symbol.asyncDispose]: () => connection.close() });
 }
 

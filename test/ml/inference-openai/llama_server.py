@@ -1,4 +1,7 @@
-"""llama.cpp's own HTTP server from a Python wheel: `llama_server.py <port> <model> [adapter ...]`."""
+"""llama.cpp's own HTTP server from a Python wheel: `llama_server.py <port> <model> [adapter ...]`.
+
+Its process id is written beside the model.
+"""
 
 import os
 import signal
@@ -10,8 +13,11 @@ import xllamacpp
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
 port, model, *adapters = sys.argv[1:]
+with open(f"{model}.pid", "w") as file:
+    file.write(str(os.getpid()))
 params = xllamacpp.CommonParams()
 params.model.path = model
+params.api_keys = [os.environ["LLAMA_API_KEY"]]
 params.port = int(port)
 params.n_ctx = 8192
 params.n_parallel = 2

@@ -35,7 +35,13 @@ describe("in bash", () => {
   }
 
   test("commands are offered, by their beginning", async () => {
-    expect(await offers("re")).toEqual(["remove", "regenerate-manifest", "resume", "retention"]);
+    expect(await offers("re")).toEqual([
+      "remove",
+      "regenerate-manifest",
+      "resume",
+      "retention",
+      "report",
+    ]);
   });
 
   test("a command's own options are offered after it, wherever global ones stand", async () => {
@@ -55,7 +61,7 @@ describe("in bash", () => {
 
 describe.runIf(hasFish)("in fish", () => {
   test.for([
-    ["cjm-ctl re", ["regenerate-manifest", "remove", "resume", "retention"]],
+    ["cjm-ctl re", ["regenerate-manifest", "remove", "resume", "report", "retention"]],
     ["cjm-ctl logs --jo", ["--job", "--journal"]],
     ["cjm-ctl validate -f cap", ["capabilities_yaml"]],
     ["cjm-ctl completion z", ["zsh"]],

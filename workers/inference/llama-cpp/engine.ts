@@ -49,6 +49,7 @@ export class LlamaCppEngine implements Engine {
   #running = 0;
   #idle: PromiseWithResolvers<void> | undefined;
   #releasing: Promise<unknown> = Promise.resolve();
+  #scoring: Promise<unknown> = Promise.resolve();
   #idleTimer: NodeJS.Timeout | undefined;
 
   constructor(options: LlamaCppOptions, context: EngineContext) {
@@ -104,11 +105,12 @@ export class LlamaCppEngine implements Engine {
     call: EngineCall,
   ): Promise<Score> {
     return await this.#within(call, async (loaded) => {
-      const tokens = tokensOf(loaded.model, undefined, { kind: "prompt", prompt: request.prompt });
-      const { adapters } = request;
-      return await this.#using(loaded, adapters, quiet(call), (ready) =>
-        score({ loaded, ready, tokens }, request, call.signal),
-      );
+      const input = { kind: "prompt", prompt: request.prompt } as const;
+      const tokens = tokensOf(loaded.model, undefined, input);
+      // One context at a time: each takes memory of its own.
+      const scored = this.#scoring.then(() => score(loaded, tokens, request, call.signal));
+      this.#scoring = scored.catch(() => undefined);
+      return await scored;
     });
   }
 

@@ -45,7 +45,8 @@ async function load(gpu: Gpu, log: WorkerLogger): Promise<Native> {
       logLevel: library.LlamaLogLevel.warn,
       logger: (_, message) => log.debug(message.trimEnd()),
     });
-    return { library, llama, version: await library.getModuleVersion() };
+    const build = llama.gpu === false ? "cpu" : llama.gpu;
+    return { library, llama, version: `${await library.getModuleVersion()} ${build}` };
   } catch (error) {
     throw engineMissing(
       `llama.cpp for ${process.platform}-${process.arch} with gpu ${gpu} does not load: ` +

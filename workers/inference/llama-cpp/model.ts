@@ -17,6 +17,12 @@ import { Slots } from "./slots.ts";
 import { measureThreads } from "./threads.ts";
 
 const CONTEXT_DEFAULT = 4096;
+/** Both types are safe everywhere; the library calls the choice experimental for the quantised ones. */
+const EXACT = {
+  flashAttention: false,
+  experimentalKvCacheKeyType: "F32",
+  experimentalKvCacheValueType: "F32",
+} as const;
 const PROBE = "The quick brown fox";
 
 /** The model with one set of adapters, ready to generate. */
@@ -105,11 +111,8 @@ export class LoadedModel {
   /** Makes a context with these adapters. @throws {CjmError} `adapter_mismatch`, `memory` */
   async open(adapters: readonly ResolvedAdapter[], { signal, progress }: LoadCall): Promise<Ready> {
     const key = keyOf(adapters);
-    const files: { filePath: string; scale: number }[] = [];
-    for (const adapter of adapters) {
-      progress(-1, `preparing adapter ${adapter.id}`);
-      files.push({ filePath: await this.#adapterFile(adapter, signal), scale: adapter.scale });
-    }
+    progress(-1, "preparing adapters");
+    const files = await this.#files(adapters, signal);
     const started = performance.now();
     const before = process.memoryUsage.rss();
     const context = await this.#context({ sequences: this.#options.slots, files, signal });
@@ -134,6 +137,19 @@ export class LoadedModel {
     }
   }
 
+  /**
+   * A context of one sequence that computes in F32 throughout. What generates rounds keys and values
+   * to F16, which moves log-probabilities by up to a hundredth.
+   */
+  async openExact(
+    adapters: readonly ResolvedAdapter[],
+    contextSize: number,
+    signal: AbortSignal,
+  ): Promise<LlamaContext> {
+    const files = await this.#files(adapters, signal);
+    return await this.#context({ sequences: 1, files, signal, contextSize, isExact: true });
+  }
+
   async dispose(): Promise<void> {
     await this.model.dispose();
   }
@@ -143,6 +159,7 @@ export class LoadedModel {
     readonly files: readonly { readonly filePath: string; readonly scale: number }[];
     readonly signal: AbortSignal;
     readonly contextSize?: number;
+    readonly isExact?: boolean;
   }): Promise<LlamaContext> {
     const { sequences, files, signal, contextSize = this.contextSize } = parts;
     try {
@@ -152,6 +169,7 @@ export class LoadedModel {
         threads: this.threads,
         createSignal: signal,
         failedCreationRemedy: false,
+        ...(parts.isExact === true ? EXACT : {}),
         ...(files.length === 0 ? {} : { lora: { adapters: [...files] } }),
       });
     } catch (error) {
@@ -162,6 +180,17 @@ export class LoadedModel {
       }
       throw memoryFault("a context", error);
     }
+  }
+
+  async #files(
+    adapters: readonly ResolvedAdapter[],
+    signal: AbortSignal,
+  ): Promise<{ readonly filePath: string; readonly scale: number }[]> {
+    const files: { filePath: string; scale: number }[] = [];
+    for (const adapter of adapters) {
+      files.push({ filePath: await this.#adapterFile(adapter, signal), scale: adapter.scale });
+    }
+    return files;
   }
 
   /** A path that is the content: the library knows an adapter by its path and never reads it again. */

@@ -3,28 +3,28 @@ import { refuse } from "../fault.ts";
 import type { ResolvedAdapter } from "../engine.ts";
 import type { Score } from "../task/schemas.ts";
 import { firstEntries, logOf } from "./logprobs.ts";
-import type { LoadedModel, Ready } from "./model.ts";
+import type { LoadedModel } from "./model.ts";
 
 const RAW = { generateNext: { probabilities: true, options: { temperature: 0 } } } as const;
 
-/** Log-probabilities of a text, evaluated anew: nothing of an earlier call is reused. */
+/** Log-probabilities of a text, in F32 throughout and evaluated anew. */
 export async function score(
-  site: { readonly loaded: LoadedModel; readonly ready: Ready; readonly tokens: readonly Token[] },
+  loaded: LoadedModel,
+  tokens: readonly Token[],
   request: { readonly top: number; readonly adapters: readonly ResolvedAdapter[] },
   signal: AbortSignal,
 ): Promise<Score> {
-  const { loaded, ready, tokens } = site;
-  const room = ready.context.contextSize - 1;
+  const room = loaded.contextSize - 1;
   if (tokens.length > room) {
     throw refuse("context_overflow", `${tokens.length} tokens exceed the context of ${room}`);
   }
-  const sequence = await ready.slots.acquire([], signal);
+  const context = await loaded.openExact(request.adapters, tokens.length + 2, signal);
   try {
-    await sequence.clearHistory();
-    const outputs = await sequence.controlledEvaluate(tokens.map((token) => [token, RAW]));
-    const probabilities = outputs.map(
-      (output) => output?.next.probabilities ?? new Map<Token, number>(),
-    );
+    const outputs = await context
+      .getSequence()
+      .controlledEvaluate(tokens.map((token) => [token, RAW]));
+    const none = new Map<Token, number>();
+    const probabilities = outputs.map((output) => output?.next.probabilities ?? none);
     return {
       tokens: tokens.map((token, i) => ({
         token_id: token,
@@ -40,7 +40,6 @@ export async function score(
       adapters: request.adapters.map(({ id, sha256, scale }) => ({ id, sha256, scale })),
     };
   } finally {
-    ready.lastUsed = performance.now();
-    ready.slots.release(sequence);
+    await context.dispose();
   }
 }

@@ -16,7 +16,9 @@ export const managedServerSchema = z.strictObject({
   env: z.record(z.string(), z.string()).default({}).describe("Added to the worker's environment."),
   cwd: z.string().nullable().default(null).describe("Working folder; null is the worker's."),
   ready_seconds: seconds(900).describe("How long it may take until it answers."),
-  grace_seconds: seconds(10).describe("How long it may take to end before it is killed."),
+  grace_seconds: seconds(1.5).describe(
+    "How long it may take to end before it is killed; the host gives the worker 2 s.",
+  ),
 });
 export type ManagedServerConfig = z.output<typeof managedServerSchema>;
 

@@ -1,10 +1,11 @@
+import { randomBytes } from "node:crypto";
 import type { ReleaseEvidence } from "../engine.ts";
-import { addressOf, type Address, type OpenAiConfig } from "./config.ts";
+import { addressOf, type Address, type OpenAiConfig, type ServerKind } from "./config.ts";
 import type { Link, ServerFacts } from "./dialects/dialect.ts";
 import { failure, reasonOf } from "./failure.ts";
 import { HttpClient } from "./http/client.ts";
 import { orAbort, pause } from "./or-abort.ts";
-import { ServerChild } from "./server/child.ts";
+import { keyVariable, ServerChild } from "./server/child.ts";
 
 /** What the worker gives the backend. */
 export interface OpenAiPorts {
@@ -40,6 +41,8 @@ export class ServerConnection {
     this.#ports = ports;
     this.#address = addressOf(config, undefined);
     this.#life = this.#ending.signal;
+    const { managed } = config;
+    const key = ports.apiKey ?? (managed === null ? undefined : ownKey(config.server));
     this.#http = new HttpClient(
       {
         connectMs: config.connect_seconds * 1000,
@@ -48,10 +51,11 @@ export class ServerConnection {
         maxBytes: config.max_response_mb * 1024 * 1024,
         connections: (config.max_concurrent ?? 256) + 8,
       },
-      ports.apiKey,
+      key,
     );
-    const { managed } = config;
-    this.#child = managed === null ? undefined : new ServerChild(managed, config.server, ports.log);
+    const { log } = ports;
+    this.#child =
+      managed === null ? undefined : new ServerChild(managed, config.server, { log, key });
     const address = (): Address => this.#address;
     this.link = {
       http: this.#http,
@@ -172,6 +176,11 @@ export class ServerConnection {
     this.#ports.log(`the server was ended: it did not answer in ${seconds} s`);
     throw failure("server_hangs", `the server did not answer in ${seconds} s after its start`);
   }
+}
+
+/** A key for a server that serves nobody but this worker; undefined where it cannot ask for one. */
+function ownKey(kind: ServerKind): string | undefined {
+  return keyVariable(kind) === undefined ? undefined : randomBytes(24).toString("base64url");
 }
 
 /** Undefined while the server starts: it refuses connections, or answers 503. */

@@ -163,7 +163,7 @@ export class ServerEngine implements Engine {
     if (!this.releaseLevels.includes(level)) {
       const known = this.releaseLevels.join(", ") || "none";
       throw failure(
-        "not_offered",
+        "method_unsupported",
         `${this.#dialect.kind} has no release "${level}"; it has: ${known}`,
       );
     }

@@ -12,7 +12,7 @@ const REASONS = {
   model_missing: "CAPABILITY_INPUT",
   input_refused: "CAPABILITY_INPUT",
   key_refused: "SECRET_INVALID",
-  not_offered: "METHOD_NOT_SUPPORTED",
+  method_unsupported: "METHOD_NOT_SUPPORTED",
   engine_missing: "SETUP_REQUIRED",
   memory: "CAPABILITY_RESOURCE",
   server_down: "CAPABILITY_TRANSIENT",

@@ -154,7 +154,8 @@ class QloraTrainer(Capability):
         order = _order(model, dataset, eval_dataset, adapter, settings)
         return report_plan(self._prepare(order, call), self._data_dir())
 
-    @action(default=True)
+    # Everything random in a run comes from `settings.seed`.
+    @action(default=True, repeatable=True)
     def train(
         self,
         model: Folder,

@@ -3,6 +3,8 @@ import { json, StubServer, type Body, type Route } from "./stub-server.ts";
 
 /** What the stub says that is not so, or does not have. Each is something vLLM has been seen to do. */
 export interface VllmLies {
+  /** @default "0.11.0" */
+  readonly version?: string;
   /** Without VLLM_SERVER_DEV_MODE: no /sleep, /wake_up, /is_sleeping. */
   readonly isProduction?: boolean;
   /** Without VLLM_ALLOW_RUNTIME_LORA_UPDATING. */
@@ -71,7 +73,7 @@ export async function startVllm(
 
 function base(state: VllmState): Record<string, Route> {
   return {
-    "GET /version": (_, response) => json(response, { version: "0.11.0" }),
+    "GET /version": (_, response) => json(response, { version: state.lies.version ?? "0.11.0" }),
     "GET /metrics": (_, response) => {
       response.end(
         `# TYPE vllm:num_requests_running gauge\n` +

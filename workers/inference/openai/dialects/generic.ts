@@ -1,6 +1,7 @@
 import type { EngineCall, LoadCall, ReleaseEvidence, TextRequest } from "../../engine.ts";
 import type { ParameterName } from "../../task/parameters.ts";
 import type { Embeddings, ModelCard } from "../../task/schemas.ts";
+import { CjmError } from "cjm-substrate/worker";
 import { failure } from "../failure.ts";
 import type { Dialect, Link, Outcome, Piece, Refused, ServerFacts } from "./dialect.ts";
 import { complete, type CompletionRequest } from "./openai-stream.ts";
@@ -42,10 +43,21 @@ export class GenericDialect implements Dialect {
   }
 
   async connect(signal: AbortSignal): Promise<ServerFacts> {
-    const listed = await listModels(this.#link, signal);
-    const { id } = chooseModel(listed, this.#link);
+    const { id } = await this.#model(signal);
     const contextLength = this.#link.config.context_length ?? undefined;
     return { version: undefined, model: id, contextLength, slots: undefined };
+  }
+
+  /** A server without `/models` has the model that the operator names. */
+  async #model(signal: AbortSignal): Promise<{ readonly id: string }> {
+    try {
+      return chooseModel(await listModels(this.#link, signal), this.#link);
+    } catch (error) {
+      const { model } = this.#link.config;
+      const status = error instanceof CjmError ? error.details["status"] : undefined;
+      if (model === null || (status !== 404 && status !== 405)) throw error;
+      return { id: model };
+    }
   }
 
   async *generate(
@@ -166,7 +178,7 @@ function onlyOne<T>(list: readonly T[]): T | undefined {
 }
 
 export function notOffered(what: string, who: string): Error {
-  return failure("not_offered", `${who} has no ${what}`);
+  return failure("method_unsupported", `${who} has no ${what}`);
 }
 
 /** `/embeddings`; vectors are normalized here, because no server says whether it does. */

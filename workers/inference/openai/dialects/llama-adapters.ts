@@ -15,28 +15,38 @@ export interface LoraScale {
   readonly scale: number;
 }
 
+interface Listed {
+  readonly id: number;
+  readonly path: string;
+}
+
 /**
  * LoRA adapters of llama-server: it reads its files when it starts, and every request says the
  * scale of each. An adapter is found among them by its content.
  */
 export class LlamaAdapters implements AdapterSupport {
   readonly #control: LlamaControl;
-  #ids: readonly number[] = [];
+  #listed: readonly Listed[] = [];
   readonly #loaded = new Map<string, number>();
 
   constructor(control: LlamaControl) {
     this.#control = control;
   }
 
-  /** Learns the server's list, and forgets what was known of an earlier one. */
-  async list(signal: AbortSignal): Promise<void> {
-    this.#loaded.clear();
-    this.#ids = (await this.#control.loras(signal)).map(({ id }) => id);
+  /**
+   * Learns the server's list. Another one than before means that the server was started again: what
+   * is known of its adapters is forgotten.
+   */
+  async list(signal: AbortSignal): Promise<readonly Listed[]> {
+    const listed = (await this.#control.loras(signal)).map(({ id, path }) => ({ id, path }));
+    if (JSON.stringify(listed) !== JSON.stringify(this.#listed)) this.#loaded.clear();
+    this.#listed = listed;
+    return listed;
   }
 
   /** One scale for each adapter the server has: those of the call, and 0 for all others. */
   scales(used: readonly ResolvedAdapter[]): readonly LoraScale[] {
-    const scales = new Map(this.#ids.map((id) => [id, 0]));
+    const scales = new Map(this.#listed.map(({ id }) => [id, 0]));
     for (const { id, sha256, scale } of used) {
       const held = this.#loaded.get(sha256);
       // The server accepts ids it does not have, and applies nothing.
@@ -51,9 +61,7 @@ export class LlamaAdapters implements AdapterSupport {
       const message = `llama-server takes GGUF adapters, and ${adapter.path} is a PEFT folder`;
       throw failure("adapter_mismatch", message, { fields: ["adapters"] });
     }
-    const listed = await this.#control.loras(signal);
-    this.#ids = listed.map(({ id }) => id);
-    for (const { id, path } of listed) {
+    for (const { id, path } of await this.list(signal)) {
       if ((await hashOf(path, signal)) !== adapter.sha256) continue;
       this.#loaded.set(adapter.sha256, id);
       return;

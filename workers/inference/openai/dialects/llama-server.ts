@@ -87,7 +87,11 @@ export class LlamaServerDialect implements Dialect {
     call: EngineCall,
   ): AsyncGenerator<Piece, Outcome, void> {
     const context = facts.contextLength ?? 0;
-    const tokens = await this.#control.tokenize(request.input, call.signal);
+    // The list at each call: a server that was started again may have other adapters, all applied.
+    const [tokens] = await Promise.all([
+      this.#control.tokenize(request.input, call.signal),
+      this.adapters.list(call.signal),
+    ]);
     const { maxTokens } = samplingOf(request.parameters);
     const limits = { context, maxTokens, overflow: request.overflow };
     const prompt = fitPrompt(tokens, await this.#control.beginning(call.signal), limits);

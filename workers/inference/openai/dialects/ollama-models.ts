@@ -23,6 +23,7 @@ export class OllamaModels {
   }
 
   async version(signal: AbortSignal): Promise<string> {
+    this.#hashes.clear();
     return (await this.#ask("GET", "/api/version", { signal, schema: versionSchema })).version;
   }
 
@@ -88,7 +89,7 @@ export class OllamaModels {
     };
   }
 
-  /** Content of the model's weights, from its Modelfile; asked once. */
+  /** Content of the model's weights, from its Modelfile; asked once per connection. */
   async sha256(model: string, signal: AbortSignal): Promise<string | null> {
     const known = this.#hashes.get(model);
     if (known !== undefined) return known;

@@ -4,6 +4,7 @@ import type { Embeddings, ModelCard } from "../../task/schemas.ts";
 import { failure, quote } from "../failure.ts";
 import { malformed, type LineStream } from "../http/client.ts";
 import { parseJson, readRefusal, refusalError } from "../http/refusal.ts";
+import { Watchdog } from "../http/watchdog.ts";
 import type { Dialect, Link, Outcome, Piece, Refused, ServerFacts } from "./dialect.ts";
 import { embeddingsOf, notOffered } from "./generic.ts";
 import { OllamaModels } from "./ollama-models.ts";
@@ -63,6 +64,7 @@ export class OllamaDialect implements Dialect {
     facts: ServerFacts,
     call: EngineCall,
   ): AsyncGenerator<Piece, Outcome, void> {
+    const modelSha256 = await this.#models.sha256(facts.model, call.signal);
     const top = request.parameters.logprobs;
     const seed = seedOf(request.parameters);
     const { path, body } = this.#request(request, seed, facts);
@@ -77,7 +79,6 @@ export class OllamaDialect implements Dialect {
     if (last === undefined) {
       throw failure("engine_crashed", "The server's stream ended before its answer did");
     }
-    const modelSha256 = await this.#models.sha256(facts.model, call.signal);
     const { usage, finish } = endOf(last);
     return {
       finish,
@@ -148,7 +149,9 @@ export class OllamaDialect implements Dialect {
   }
 
   async release(_level: string, facts: ServerFacts): Promise<ReleaseEvidence> {
-    return this.#models.unload(facts.model, AbortSignal.timeout(this.#controlMs * 2));
+    using watchdog = new Watchdog();
+    watchdog.expect("end of its unloading", this.#link.config.control_seconds * 2000);
+    return await this.#models.unload(facts.model, watchdog.signal);
   }
 
   async wake(): Promise<void> {}
@@ -177,10 +180,6 @@ export class OllamaDialect implements Dialect {
     const spec = { method: "POST", url, body, signal, what: "/api/embed" } as const;
     const { embeddings, prompt_eval_count: count } = await this.#link.http.json(spec, embedSchema);
     return embeddingsOf(embeddings, input.length, count ?? 0);
-  }
-
-  get #controlMs(): number {
-    return this.#link.config.control_seconds * 1000;
   }
 }
 

@@ -86,7 +86,7 @@ export class VllmAdapters implements AdapterSupport {
     if (isEndpointMissing || refusal.status === 405) {
       const how = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora";
       const message = `this vLLM server loads no adapters at run time: start it with ${how}`;
-      return failure("not_offered", message);
+      return failure("method_unsupported", message);
     }
     const known = refusalError(refusal, "/load_lora_adapter");
     if (reasonOf(known) === "memory" || reasonOf(known) === "key_refused") return known;

@@ -67,7 +67,7 @@ export class VllmControl {
     return sleepingSchema.safeParse(safeJson(text)).data?.is_sleeping;
   }
 
-  /** POST without a body of either side. */
+  /** POST whose answer is its status; it may move the model's weights, so it may take as long. */
   async post(path: string, signal: AbortSignal, body?: unknown): Promise<void> {
     const url = `${this.link.address.root}${path}`;
     await this.link.http.text({
@@ -76,7 +76,6 @@ export class VllmControl {
       body,
       signal,
       what: path,
-      timeoutMs: this.#timeoutMs,
     });
   }
 

@@ -88,7 +88,7 @@ export class VllmSleep {
     if ((await this.#control.isSleeping(signal)) !== undefined) return;
     const message =
       "this vLLM server has no /sleep: start it with VLLM_SERVER_DEV_MODE=1 and --enable-sleep-mode";
-    throw failure("not_offered", message);
+    throw failure("method_unsupported", message);
   }
 
   /** Older servers abort what runs when they go to sleep; ours has ended, that of others may not. */

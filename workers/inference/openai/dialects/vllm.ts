@@ -9,6 +9,7 @@ import type {
 import type { ParameterName } from "../../task/parameters.ts";
 import type { Embeddings, ModelCard, Score } from "../../task/schemas.ts";
 import { failure } from "../failure.ts";
+import { Watchdog } from "../http/watchdog.ts";
 import type { Dialect, Link, Outcome, Piece, Refused, ServerFacts } from "./dialect.ts";
 import { chooseModel, completionOf, embedByOpenAi, listModels } from "./generic.ts";
 import { fitPrompt } from "./llama-control.ts";
@@ -80,7 +81,11 @@ export class VllmDialect implements Dialect {
     const [adapter] = request.adapters;
     const model = adapter === undefined ? facts.model : serverName(adapter.sha256);
     const seed = seedOf(request.parameters);
-    const body = { ...bodyOf(request, seed), model };
+    const body = {
+      ...bodyOf(request, seed),
+      ...constraint(request.parameters, facts.version),
+      model,
+    };
     const { completion, truncated } = await this.#fit(request, body, facts, call);
     const ending = yield* complete(this.#link, completion, call);
     if (ending.model !== model) {
@@ -130,11 +135,11 @@ export class VllmDialect implements Dialect {
   }
 
   async release(_level: string, facts: ServerFacts): Promise<ReleaseEvidence> {
-    return this.#sleep.sleep(facts, AbortSignal.timeout(this.#controlMs * 4));
+    return await this.#limited("end of its sleep", (signal) => this.#sleep.sleep(facts, signal));
   }
 
   async wake(facts: ServerFacts): Promise<void> {
-    await this.#sleep.wake(facts, AbortSignal.timeout(this.#controlMs * 4));
+    await this.#limited("end of its waking", (signal) => this.#sleep.wake(facts, signal));
   }
 
   isAsleep(): boolean {
@@ -186,8 +191,12 @@ export class VllmDialect implements Dialect {
     return scoreOf(answer, top, adapters);
   }
 
-  get #controlMs(): number {
-    return this.#link.config.control_seconds * 1000;
+  /** Weights move here, so the limit is that of loading, not that of a question. */
+  async #limited<T>(what: string, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const { drain_seconds: drain, first_token_seconds: load } = this.#link.config;
+    using watchdog = new Watchdog();
+    watchdog.expect(what, (drain + 3 * load) * 1000);
+    return await run(watchdog.signal);
   }
 }
 
@@ -205,7 +214,6 @@ function bodyOf({ parameters, stop }: TextRequest, seed: number | null): Record<
     max_tokens: sampling.maxTokens,
     seed: seed ?? undefined,
     stop: stop.length === 0 ? undefined : stop,
-    structured_outputs: constraint(parameters),
     return_token_ids: parameters.logprobs === undefined ? undefined : true,
   });
 }
@@ -218,7 +226,14 @@ function minPOf({ minP, temperature }: { minP: number; temperature: number }): n
   return temperature === 0 ? minP : minP ** (1 / temperature);
 }
 
-function constraint(parameters: TextRequest["parameters"]): unknown {
-  if (parameters.json_schema !== undefined) return { json: parameters.json_schema };
-  return parameters.grammar === undefined ? undefined : { grammar: parameters.grammar };
+/** Versions before 0.11 have other names, and skip in silence a field that they do not know. */
+const OLD_VERSION = /^0\.(?:[2-9]|10)\.\d/u;
+
+function constraint(
+  { json_schema: json, grammar }: TextRequest["parameters"],
+  version = "",
+): Record<string, unknown> {
+  if (json === undefined && grammar === undefined) return {};
+  if (OLD_VERSION.test(version)) return present({ guided_json: json, guided_grammar: grammar });
+  return { structured_outputs: present({ json, grammar }) };
 }

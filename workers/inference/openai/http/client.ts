@@ -180,7 +180,12 @@ function isSuccess(response: Dispatcher.ResponseData): boolean {
 }
 
 async function readFailed(response: Dispatcher.ResponseData): Promise<Refusal> {
-  return readRefusal(response.statusCode, await readText(response, MAX_REFUSAL_BYTES, true));
+  const refusal = readRefusal(
+    response.statusCode,
+    await readText(response, MAX_REFUSAL_BYTES, true),
+  );
+  const seconds = Number(response.headers["retry-after"]);
+  return seconds > 0 ? { ...refusal, retryAfterSeconds: seconds } : refusal;
 }
 
 async function readText(

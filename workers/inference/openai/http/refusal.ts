@@ -21,6 +21,8 @@ export interface Refusal {
   readonly message: string;
   readonly type: string;
   readonly param: string | undefined;
+  /** As the header `retry-after` has it. */
+  readonly retryAfterSeconds?: number;
 }
 
 /** Reads an error body; never throws. */
@@ -68,6 +70,9 @@ export function refusalError(refusal: Refusal, what: string): Error {
   return failure(reason, `${what}: the server answered ${status}: ${message}`, {
     details: { status },
     ...(fields === undefined ? {} : { fields }),
+    ...(refusal.retryAfterSeconds === undefined
+      ? {}
+      : { retryAfterSeconds: refusal.retryAfterSeconds }),
   });
 }
 
@@ -81,7 +86,7 @@ const FIELDS: Readonly<Partial<Record<Reason, readonly string[]>>> = {
 function reasonOfStatus(status: number): Reason {
   if (status === 401 || status === 403) return "key_refused";
   if (status === 404) return "model_missing";
-  if (status === 405 || status === 501) return "not_offered";
+  if (status === 405 || status === 501) return "method_unsupported";
   if ([408, 425, 429, 502, 503, 504].includes(status)) return "server_busy";
   return status >= 400 && status < 500 ? "input_refused" : "server_error";
 }

@@ -22,16 +22,22 @@ export interface RunningServer {
  * It ends with the worker: by `stop`, by the worker's exit, or with the worker's cage.
  */
 export class ServerChild {
+  readonly #key: string | undefined;
   readonly #config: ManagedServerConfig;
   readonly #kind: ServerKind;
   readonly #log: (message: string) => void;
   #child: Child | undefined;
   #running: RunningServer | undefined;
 
-  constructor(config: ManagedServerConfig, kind: ServerKind, log: (message: string) => void) {
+  constructor(
+    config: ManagedServerConfig,
+    kind: ServerKind,
+    options: { readonly log: (message: string) => void; readonly key: string | undefined },
+  ) {
     this.#config = config;
     this.#kind = kind;
-    this.#log = log;
+    this.#log = options.log;
+    this.#key = options.key;
   }
 
   get running(): RunningServer | undefined {
@@ -47,7 +53,7 @@ export class ServerChild {
     );
     const child = spawn(file, args, {
       cwd: this.#config.cwd ?? undefined,
-      env: childEnvironment(this.#kind, this.#config.env, this.#log),
+      env: this.#environment(),
       stdio: ["ignore", "pipe", "pipe"],
       // A group of its own, so that the program's own children can be ended with it.
       detached: true,
@@ -79,6 +85,14 @@ export class ServerChild {
     }
     // What the program left behind in its group.
     killGroup(child.pid, "SIGKILL");
+  }
+
+  #environment(): NodeJS.ProcessEnv {
+    const environment: NodeJS.ProcessEnv = { ...process.env, ...this.#config.env };
+    for (const name of KEYS_OF_THE_WORKER) delete environment[name];
+    const variable = keyVariable(this.#kind);
+    if (variable !== undefined) environment[variable] = this.#key;
+    return this.#kind === "vllm" ? forVllm(environment, this.#log) : environment;
   }
 
   #watch(child: Child, port: number): RunningServer {
@@ -126,16 +140,22 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
+/** Secrets of the worker that are no business of the server's program. */
+const KEYS_OF_THE_WORKER = ["INFERENCE_API_KEY", "INFERENCE_SERVER_API_KEY"] as const;
+
+/** The variable from which a server reads the key that it asks for; undefined where it has none. */
+export function keyVariable(kind: ServerKind): string | undefined {
+  if (kind === "vllm") return "VLLM_API_KEY";
+  return kind === "llama-server" ? "LLAMA_API_KEY" : undefined;
+}
+
 const ALLOCATOR = ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"] as const;
 
 /** vLLM's sleep frees nothing of what PyTorch allocates in expandable segments. */
-function childEnvironment(
-  kind: ServerKind,
-  given: Readonly<Record<string, string>>,
+function forVllm(
+  environment: NodeJS.ProcessEnv,
   log: (message: string) => void,
 ): NodeJS.ProcessEnv {
-  const environment: NodeJS.ProcessEnv = { ...process.env, ...given };
-  if (kind !== "vllm") return environment;
   for (const name of ALLOCATOR) {
     if (environment[name]?.includes("expandable_segments:True") !== true) continue;
     log(`${name} is not passed on: with expandable segments vLLM's sleep frees nothing`);
