@@ -256,7 +256,7 @@ def test_a_deadline_that_passes_ends_the_call(worker: Any) -> None:
     thread.start()
     assert writing.wait(20)
     # What the worker's process does when the deadline of a call passes.
-    local.worker.cancel_all("deadline")
+    local.worker.calls.cancel_all("deadline")
     thread.join(20)
     assert codes == ["CAPABILITY_TIMEOUT"]
 
