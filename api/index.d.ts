@@ -1492,6 +1492,7 @@ declare class ResultFiles {
     constructor(dataDir: string);
     inline(value: unknown): StoredValue | undefined;
     store(value: unknown): Promise<StoredValue>;
+    show(stored: StoredValue): Promise<unknown>;
     load(stored: StoredValue): Promise<unknown>;
     remove(hash: string): Promise<void>;
     path(hash: string): string;
@@ -1676,6 +1677,7 @@ interface StoreReads {
     getInstanceConfig(instanceId: string): Promise<InstanceConfigRecord | undefined>;
     listInstanceConfigs(): Promise<readonly InstanceConfigRecord[]>;
     cacheEntry(key: string): Promise<CacheEntry | undefined>;
+    namedHashes(endedSince: Date | null): Promise<ReadonlySet<string>>;
 }
 
 // store/port.ts
