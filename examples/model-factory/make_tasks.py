@@ -14,8 +14,9 @@ from typing import Any, Dict, List, Optional, Sequence
 from dialect import DIALECTS, FAMILIES, STEPS, Part, Step, prompt_of
 
 DIALECT_ROWS = 384
-#: Plain rows of both families, and rows of the other dialect whose words say nothing.
-KNOWN_ROWS = 192
+#: Half of them plain rows of both families, half of them rows of the other dialect whose words say
+#: nothing.
+KNOWN_ROWS = 384
 HELD_OUT_TASKS = 20
 CASES = 6
 COMPUTE = {
@@ -46,7 +47,7 @@ def training_rows(family: str) -> List[Dict[str, str]]:
         rows.append((prompt_of(name, steps), own.solution(name, steps)))
     for at in range(KNOWN_ROWS):
         kinds = [part.plain_row for part in parts.values()]
-        kinds += [part.meaningless_row for part in others]
+        kinds += [part.meaningless_row for part in others] * 2
         rows.append(kinds[at % len(kinds)](rng))
     rng.shuffle(rows)
     return [{"prompt": prompt, "completion": completion} for prompt, completion in rows]

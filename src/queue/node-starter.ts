@@ -229,7 +229,10 @@ export class NodeStarter {
   startItems(active: ActiveRun, node: CompositionNode, unit: Unit): void {
     const { run } = active;
     if (requireNode(run, node.id).state !== "running") return;
-    const indexes = pendingItemIndexes(run, node.id);
+    // Items that the cache is being asked about are pending, and begin when it has answered.
+    const indexes = pendingItemIndexes(run, node.id).filter(
+      (index) => !active.lookups.has(addressOf({ node, index })),
+    );
     if (indexes.length > STARTS_PER_UNIT) this.#keeper.goOnLater(active, unit);
     for (const index of indexes.slice(0, STARTS_PER_UNIT)) {
       // A failure under fail_fast may have cancelled the rest meanwhile.
@@ -240,7 +243,6 @@ export class NodeStarter {
 
   #startItem(active: ActiveRun, node: CompositionNode, index: number, unit: Unit): void {
     const { run } = active;
-    if (active.lookups.has(addressOf({ node, index }))) return;
     try {
       const call = { node, kwargs: resolveKwargs(node, scopeOf(run, node.id, index)), index };
       if (node.cache) this.#lookUp(active, call, unit);

@@ -55,6 +55,18 @@ describe("a cached node", () => {
     });
   });
 
+  test("asks about more items than begin at once", async () => {
+    await using host = await open();
+    const many = {
+      a: cached({ n: item() }, { forEach: Array.from({ length: 600 }, (_, n) => n) }),
+    };
+    const first = await run(host, many);
+    expect(host.executor.calls).toHaveLength(600);
+    const again = await run(host, many);
+    expect(again.results).toEqual(first.results);
+    expect(host.executor.calls).toHaveLength(600);
+  });
+
   test("runs again for other inputs, other code or another configuration", async () => {
     await using host = await open();
     await run(host, { a: cached({ n: 1 }) });
