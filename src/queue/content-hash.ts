@@ -39,7 +39,7 @@ export class ContentHashes {
       const name = relative(path, file).split(sep).join("/");
       lines.push(`${await this.file(file)} ${(await stat(file)).size} ${name}\n`);
     }
-    const hash = createHash("sha256").update(lines.toSorted(byName).join("")).digest("hex");
+    const hash = createHash("sha256").update(lines.toSorted().join("")).digest("hex");
     return `sha256:${hash}`;
   }
 
@@ -79,11 +79,6 @@ export class ContentHashes {
     }
     this.#known.set(identity, hash);
   }
-}
-
-function byName(a: string, b: string): number {
-  const name = (line: string): string => line.split(" ").slice(2).join(" ");
-  return name(a) < name(b) ? -1 : 1;
 }
 
 /** A schema and everything it may stand for. */
