@@ -14,13 +14,22 @@ import { isRecord } from "./record.ts";
 const HERE = dirname(fileURLToPath(import.meta.url));
 const SCOPE = join(HERE, "node_modules", "@node-llama-cpp");
 
+/** The build of every machine but those of package.json: CPU, on macOS with Metal. */
+const OWN: ReadonlyMap<string, string> = new Map([
+  ["linux-arm64", "linux-arm64"],
+  ["darwin-arm64", "mac-arm64-metal"],
+  ["darwin-x64", "mac-x64"],
+  ["win32-x64", "win-x64"],
+]);
+
 /** Names of the builds that are missing here; empty where the CPU build of package.json will do. */
 export function neededBuilds(
   machine: { readonly platform: string; readonly arch: string },
   hasNvidia: boolean,
 ): string[] {
   const name = `${machine.platform}-${machine.arch}`;
-  if (name === "linux-arm64") return ["linux-arm64"];
+  const own = OWN.get(name);
+  if (own !== undefined) return [own];
   return name === "linux-x64" && hasNvidia ? ["linux-x64-cuda", "linux-x64-cuda-ext"] : [];
 }
 

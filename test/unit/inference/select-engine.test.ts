@@ -11,7 +11,7 @@ test("a machine gets the build it needs and no other", () => {
   expect(on("linux", "x64")).toEqual([]);
   expect(on("linux", "x64", true)).toEqual(["linux-x64-cuda", "linux-x64-cuda-ext"]);
   expect(on("linux", "arm64")).toEqual(["linux-arm64"]);
-  expect(on("darwin", "arm64", true)).toEqual([]);
+  expect(on("darwin", "arm64", true)).toEqual(["mac-arm64-metal"]);
 });
 
 test("no build for a GPU is among what is locked", () => {
