@@ -73,8 +73,9 @@ async function factory(lists?: string): Promise<Done> {
 /** Jobs of an instance that were really run, over the life of the data directory. */
 async function jobsOf(instance: string): Promise<number> {
   const logs = await runCli(["logs", "--journal", "--json", "-n", "0"], { dataDir });
-  const rows = logs.stdout.trim().split("\n");
-  return rows
+  return logs.stdout
+    .split("\n")
+    .filter((line) => line !== "")
     .map((line) => rowSchema.parse(JSON.parse(line)))
     .filter((row) => row.event_type === "job_submitted" && row.capability_instance_id === instance)
     .length;
