@@ -161,9 +161,11 @@ describe("the model factory", () => {
       await using folder = await temporaryFolder();
       const rows = await shuffledRows("numbers");
       await writeFile(join(folder.path, "rows.jsonl"), rows);
+      const tasks = await readFile(join(FACTORY, "tasks/held-out.jsonl"), "utf8");
       const { nodes } = factorySchema.parse(parse(await readFile(COMPOSITION, "utf8")));
       const values = {
         model,
+        tasks: `[${tasks.trim().replaceAll("\n", ",")}]`,
         rows: join(folder.path, "rows.jsonl"),
         settings: JSON.stringify(nodes.numbers.kwargs.settings),
       };
