@@ -73,8 +73,9 @@ async function factory(lists?: string): Promise<Done> {
 /** Jobs of an instance that were really run, over the life of the data directory. */
 async function jobsOf(instance: string): Promise<number> {
   const logs = await runCli(["logs", "--journal", "--json", "-n", "0"], { dataDir });
-  const rows = logs.stdout.trim().split("\n");
-  return rows
+  return logs.stdout
+    .split("\n")
+    .filter((line) => line !== "")
     .map((line) => rowSchema.parse(JSON.parse(line)))
     .filter((row) => row.event_type === "job_submitted" && row.capability_instance_id === instance)
     .length;
@@ -160,9 +161,11 @@ describe("the model factory", () => {
       await using folder = await temporaryFolder();
       const rows = await shuffledRows("numbers");
       await writeFile(join(folder.path, "rows.jsonl"), rows);
+      const tasks = await readFile(join(FACTORY, "tasks/held-out.jsonl"), "utf8");
       const { nodes } = factorySchema.parse(parse(await readFile(COMPOSITION, "utf8")));
       const values = {
         model,
+        tasks: `[${tasks.trim().replaceAll("\n", ",")}]`,
         rows: join(folder.path, "rows.jsonl"),
         settings: JSON.stringify(nodes.numbers.kwargs.settings),
       };
