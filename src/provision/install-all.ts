@@ -1,4 +1,4 @@
-import { readdir } from "node:fs/promises";
+import { readdir, realpath } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
 import PQueue from "p-queue";
@@ -147,17 +147,25 @@ async function removeReplaced({
   // A manifest that cannot be read may name any folder.
   if (problems.length > 0) return;
   const named = new Set(
-    [...capabilities.values()].map(({ manifest }) => manifest.install.env_folder),
+    await Promise.all(
+      [...capabilities.values()].map(({ manifest }) => actual(manifest.install.env_folder)),
+    ),
   );
   let isUsed: ((folder: string) => boolean) | undefined;
   for (const home of await homes(config)) {
-    const removed = await removeOthers(home, async (folder) => {
+    const removed = await removeOthers(home, async (path) => {
+      const folder = (await actual(path)) ?? path;
       if (named.has(folder)) return true;
       isUsed ??= await inUse();
       return isUsed(folder);
     });
     for (const folder of removed) onEvent?.({ type: "removed", name: basename(home), folder });
   }
+}
+
+/** The path without links: a data directory may be reached by several. */
+async function actual(path: string | undefined): Promise<string | undefined> {
+  return path === undefined ? undefined : await realpath(path).catch(() => path);
 }
 
 async function homes(config: ResolvedConfig): Promise<string[]> {

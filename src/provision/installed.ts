@@ -1,4 +1,4 @@
-import { rm } from "node:fs/promises";
+import { realpath, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import {
   hostPackage,
@@ -126,8 +126,9 @@ export async function removeCapability(
   const inUse: string[] = [];
   const folders = await removeOthers(
     environmentsOf(config.dataDir, manifest.code.name),
-    (folder) => {
-      if (!isUsed(folder)) return false;
+    async (folder) => {
+      // A worker is known by the path without links.
+      if (!isUsed(await realpath(folder))) return false;
       inUse.push(folder);
       return true;
     },

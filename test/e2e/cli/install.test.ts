@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { appendFile, cp, glob, lstat, readFile, rm, writeFile } from "node:fs/promises";
+import { appendFile, cp, glob, lstat, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -50,6 +50,18 @@ describe("install-all", () => {
     const second = await install();
     expect(second.stdout.match(/unchanged/gu)).toHaveLength(2);
     expect(await picture()).toBe(before);
+  });
+
+  test("keeps what it finds through a link to the data directory", async () => {
+    const link = join(folder.path, "link");
+    await symlink(dataDir, link);
+    const { stdout, stderr } = await runCli(["install-all", "--json"], {
+      dataDir: link,
+      cwd: folder.path,
+    });
+    expect(stderr).not.toContain("removed");
+    expect(JSON.parse(stdout)).toMatchObject([{ outcome: "unchanged" }, { outcome: "unchanged" }]);
+    expect((await install()).stdout.match(/unchanged/gu)).toHaveLength(2);
   });
 
   test("acts on a file that is gone and on a source that has changed", async () => {
