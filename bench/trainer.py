@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from tiny import chat, make_model, write_rows  # noqa: E402
 
-STEPS, ROUNDS, BATCH = 20, 5, 4
+STEPS, ROUNDS, BATCH = 20, 7, 4
 SETTINGS: Dict[str, Any] = {
     "rank": 16,
     "alpha": 32,
