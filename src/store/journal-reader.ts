@@ -200,8 +200,10 @@ export class JournalReader implements StoreReads, AsyncDisposable {
   }
 
   async #all<Row>(query: Runnable, codec: TableCodec<Row>): Promise<readonly Row[]> {
-    const rows = await this.#guard(() => query.execute());
-    return rows.map((row) => codec.decode(row));
+    return await this.#guard(async () => {
+      const rows = await query.execute();
+      return rows.map((row) => codec.decode(row));
+    });
   }
 
   async #first<Row>(query: Runnable, codec: TableCodec<Row>): Promise<Row | undefined> {

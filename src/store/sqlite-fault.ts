@@ -23,9 +23,22 @@ export function isBusy(error: unknown): boolean {
   return error instanceof SqliteError && error.code.startsWith("SQLITE_BUSY");
 }
 
-/** `DATABASE_CORRUPT` for damage, anything else unchanged. Damage is named, never repaired. */
+/** A column or table that every statement of ours has: the schema is not the one we made. */
+function isForeignSchema(error: unknown): boolean {
+  return error instanceof SqliteError && /^no such (?:column|table)/u.test(error.message);
+}
+
+/** A row that no code of ours has written. */
+function isUnreadableRow(error: unknown): error is CjmError {
+  return (
+    error instanceof CjmError && error.code === "DATABASE_CORRUPT" && !("path" in error.details)
+  );
+}
+
+/** `DATABASE_CORRUPT` with the file's name for damage, anything else unchanged; never repaired. */
 export function nameDamage(error: unknown, path: string): unknown {
-  return isDamage(error) ? damageError(error, path) : error;
+  const isNamed = isDamage(error) || isForeignSchema(error) || isUnreadableRow(error);
+  return isNamed ? damageError(error, path) : error;
 }
 
 /** What keeps a file from being opened, with its name: damage, or a disk that is full or read-only. */
