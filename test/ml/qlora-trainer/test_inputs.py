@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
@@ -174,19 +176,24 @@ def test_two_runs_never_share_a_folder(refused: Refusals, worker: Any, tmp_path:
     assert "there is a run done already" in refused(run="done")["message"]
 
 
-def test_a_full_disk_is_known_before_the_first_step(refused: Refusals, tmp_path: Path) -> None:
-    """The layers are wide enough to need more than any disk has, and none of it is ever made."""
-    from qlora_trainer.prepare import check_disk
-
-    from cjm_worker import CapabilityResourceError
-
-    class Wide:
-        trainable_parameters = 10**15
-        settings = type("Settings", (), {"keep_checkpoints": 2})
-
-    with pytest.raises(CapabilityResourceError, match="MB are free") as failed:
-        check_disk(Wide(), tmp_path)  # type: ignore[arg-type]
-    assert failed.value.resource_shortfall.resource == "disk_mb"
+def test_a_full_disk_is_known_before_the_first_step(model: str, data: str, tmp_path: Path) -> None:
+    """On a small disk of its own, in a mount namespace that ends with the process."""
+    runs = tmp_path / "small-disk"
+    runs.mkdir()
+    mounted = 'mount -t tmpfs -o size=64k tmpfs "$1" && shift && exec "$@"'
+    program = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("full_disk.py"))]
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, "sh", str(runs)]
+        + [*program, model, data, str(runs)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed = json.loads(done.stdout.splitlines()[-1])
+    assert printed["steps"] == []
+    assert "MB are free" in printed["error"]["message"]
+    assert printed["error"]["category"] == "resource"
+    assert printed["error"]["resource_shortfall"]["resource"] == "disk_mb"
 
 
 def test_a_warm_start_needs_its_own_base_rank_and_bytes(
