@@ -32,10 +32,13 @@ export class ControlStream {
   constructor(socket: Duplex, token: string, events: ControlEvents) {
     this.#socket = socket;
     const limit = new RateLimit(FRAMES_PER_SECOND);
-    const splitter = new LineSplitter(FRAME_MAX_BYTES, (line, isCut) => {
-      if (line.length === 0 || !limit.take()) return;
+    const tellDropped = (): void => {
       const dropped = limit.drainRefused();
       if (dropped > 0) events.note(`${dropped} control frames dropped: over the rate limit`);
+    };
+    const splitter = new LineSplitter(FRAME_MAX_BYTES, (line, isCut) => {
+      if (line.length === 0 || !limit.take()) return;
+      tellDropped();
       const frame = isCut ? undefined : parseFrame(line);
       if (frame === undefined) {
         events.note(`not a control frame: ${line.toString("utf8", 0, 200)}`);
@@ -47,6 +50,7 @@ export class ControlStream {
       splitter.push(chunk);
     });
     socket.once("close", () => {
+      tellDropped();
       events.ended();
     });
     // The worker's death closes the stream with ECONNRESET or EPIPE; its exit tells the story.

@@ -23,11 +23,14 @@ export class OutputPump {
   constructor(stream: Readable, onLine: (line: string) => void) {
     this.#stream = stream;
     const limit = new RateLimit(LINES_PER_SECOND);
+    const tellDropped = (): void => {
+      const dropped = limit.drainRefused();
+      if (dropped > 0) onLine(`[${dropped} lines dropped: more than ${LINES_PER_SECOND} a second]`);
+    };
     const splitter = new LineSplitter(LINE_MAX_BYTES, (bytes, isCut) => {
       const text = lastFrame(decodeLossless(bytes));
       if (text === "" || !limit.take()) return;
-      const dropped = limit.drainRefused();
-      if (dropped > 0) onLine(`[${dropped} lines dropped: more than ${LINES_PER_SECOND} a second]`);
+      tellDropped();
       onLine(isCut ? `${text} [line cut at ${LINE_MAX_BYTES} bytes]` : text);
     });
     stream.on("data", (chunk: Buffer) => {
@@ -36,6 +39,7 @@ export class OutputPump {
     this.#ended = new Promise((resolve) => {
       stream.once("close", () => {
         splitter.end();
+        tellDropped();
         resolve();
       });
       // An error on a pipe of a process that is ending says nothing that its exit does not.
