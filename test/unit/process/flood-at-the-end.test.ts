@@ -27,7 +27,7 @@ test("lines that are dropped just before the stream ends are counted too", async
 test("so are control frames", async () => {
   const stream = new PassThrough();
   const [kept, notes]: [unknown[], string[]] = [[], []];
-  new ControlStream(stream, "token", {
+  const control = new ControlStream(stream, "token", {
     frame: (frame) => kept.push(frame),
     note: (note) => notes.push(note),
     ended: () => undefined,
@@ -36,6 +36,7 @@ test("so are control frames", async () => {
     `${JSON.stringify({ type: "account", event_type: "e", payload: {} })}\n`.repeat(COUNT),
   );
   await once(stream, "close");
+  control.close();
   expect(dropped(notes)).toBeGreaterThan(0);
   // The hello, which the pass-through gives back, is none.
   const other = notes.filter((note) => note.startsWith("not a control frame")).length;
