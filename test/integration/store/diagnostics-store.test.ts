@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { createRedactor, DiagnosticsReader, DiagnosticsStore } from "../../../src/store/index.ts";
+import { DiagnosticsReader, DiagnosticsStore } from "../../../src/store/index.ts";
 
 let folder: string;
 let path: string;
@@ -76,8 +76,7 @@ describe("diagnostics", () => {
   });
 
   test("hold no secret: values are redacted before they leave the thread", async () => {
-    const redact = createRedactor(['pa"ss+word']);
-    await using store = await DiagnosticsStore.open(path, { redact });
+    await using store = await DiagnosticsStore.open(path, { secrets: ['pa"ss+word'] });
     store.appendRecord({ message: 'key pa"ss+word!', excText: String.raw`{"k":"pa\"ss+word"}` });
     store.appendChunk({ stream: "stdout", content: "GET /?k=pa%22ss%2Bword" });
     await store.flush();
