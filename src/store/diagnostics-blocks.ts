@@ -150,23 +150,26 @@ function encoded(kind: Kind, rows: readonly Row[]): Pick<Block, "terms" | "body"
 }
 
 /**
- * The rows of a block.
+ * Calls `visit` with each row of a block, in their order. One array serves all: what is kept of it
+ * must be copied.
  *
  * @throws {CjmError} `DATABASE_CORRUPT` for a body that this program cannot have written.
  */
-export function rowsOf(kind: Kind, body: string): Row[] {
+export function visitRows(
+  kind: Kind,
+  body: string,
+  visit: (row: Row, index: number) => void,
+): void {
   const values = valuesOf(body);
   const width = COLUMNS[kind].length;
-  const above: (string | null)[] = COLUMNS[kind].map(() => null);
-  const rows: Row[] = [];
+  const row: (string | null)[] = COLUMNS[kind].map(() => null);
   for (let at = 0; at < values.length; at += width) {
     for (let column = 0; column < width; column += 1) {
-      const value: unknown = values[at + column];
-      if (value !== 0) above[column] = typeof value === "string" ? value : null;
+      const value = values[at + column];
+      if (value !== 0) row[column] = typeof value === "string" ? value : null;
     }
-    rows.push([...above]);
+    visit(row, at / width);
   }
-  return rows;
 }
 
 function valuesOf(body: string): readonly unknown[] {

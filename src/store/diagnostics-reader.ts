@@ -1,9 +1,10 @@
 import { existsSync } from "node:fs";
 import BetterSqlite3, { type Database } from "better-sqlite3";
 import { CjmError } from "../errors/cjm-error.ts";
-import { DIAGNOSTICS_VERSION, rowsOf, termOf, type TermColumn } from "./diagnostics-blocks.ts";
+import { DIAGNOSTICS_VERSION, termOf, visitRows } from "./diagnostics-blocks.ts";
 import {
   type ChunkFilter,
+  COLUMNS,
   type Kind,
   type RecordFilter,
   RESOURCES_LOGGER,
@@ -49,36 +50,32 @@ export class DiagnosticsReader implements AsyncDisposable {
   /** Structured records in order of arrival. */
   // oxlint-disable-next-line require-await -- a failure is a rejection
   async queryRecords(filter: RecordFilter = {}): Promise<readonly StoredRecord[]> {
-    return this.#query("record", filter, recordOf, (record) => matches(record, filter));
+    return this.#query("record", filter, recordOf);
   }
 
   /** Raw output lines in order of arrival. */
   // oxlint-disable-next-line require-await -- a failure is a rejection
   async queryChunks(filter: ChunkFilter = {}): Promise<readonly StoredChunk[]> {
-    const { workerSessionId } = filter;
-    return this.#query(
-      "chunk",
-      filter,
-      chunkOf,
-      (chunk) => workerSessionId === undefined || chunk.workerSessionId === workerSessionId,
-    );
+    return this.#query("chunk", filter, chunkOf);
   }
 
-  #query<Entry extends { readonly seq: number }>(
+  #query<Entry>(
     kind: Kind,
     filter: RecordFilter,
     toEntry: (seq: number, row: Row) => Entry,
-    fits: (entry: Entry) => boolean,
   ): readonly Entry[] {
     const { afterSeq = 0, limit = Number.POSITIVE_INFINITY, descending = false } = filter;
+    const fits = predicate(kind, filter);
     const found: Entry[] = [];
     try {
       for (const { last_seq: lastSeq, count, body } of this.#blocks(kind, filter)) {
-        const entries = rowsOf(kind, body)
-          .map((row, at) => toEntry(lastSeq - count + 1 + at, row))
-          .filter((entry) => entry.seq > afterSeq && fits(entry));
-        const ordered = descending ? entries.toReversed() : entries;
-        found.push(...ordered.slice(0, limit - found.length));
+        const entries: Entry[] = [];
+        visitRows(kind, body, (row, index) => {
+          const seq = lastSeq - count + 1 + index;
+          if (seq > afterSeq && fits(row)) entries.push(toEntry(seq, row));
+        });
+        if (descending) entries.reverse();
+        found.push(...entries.slice(0, limit - found.length));
         if (found.length >= limit) break;
       }
       return found;
@@ -144,17 +141,21 @@ export class DiagnosticsReader implements AsyncDisposable {
   }
 }
 
-function matches(record: StoredRecord, filter: RecordFilter): boolean {
-  const { loggerName, sinceTs, untilTs } = filter;
-  if (loggerName === undefined && record.loggerName === RESOURCES_LOGGER) return false;
-  if (sinceTs !== undefined && record.ts < sinceTs) return false;
-  if (untilTs !== undefined && record.ts > untilTs) return false;
-  return BY_RARITY.every((column) => isEqual(record, filter, column));
-}
-
-function isEqual(record: StoredRecord, filter: RecordFilter, column: TermColumn): boolean {
-  const wanted = filter[column];
-  return wanted === undefined || record[column] === wanted;
+/** Whether a row is asked for; a block that was found by its terms holds others too. */
+function predicate(kind: Kind, filter: RecordFilter): (row: Row) => boolean {
+  const columns: readonly string[] = COLUMNS[kind];
+  const wanted = BY_RARITY.flatMap((name) => {
+    const value = filter[name];
+    return value === undefined ? [] : [[columns.indexOf(name), value] as const];
+  });
+  const loggerColumn = columns.indexOf("loggerName");
+  const { loggerName, sinceTs = "", untilTs } = filter;
+  return (row) => {
+    const ts = row[0] ?? "";
+    if (ts < sinceTs || (untilTs !== undefined && ts > untilTs)) return false;
+    if (loggerName === undefined && row[loggerColumn] === RESOURCES_LOGGER) return false;
+    return wanted.every(([column, value]) => row[column] === value);
+  };
 }
 
 function recordOf(seq: number, row: Row): StoredRecord {
