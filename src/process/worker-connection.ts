@@ -1,4 +1,4 @@
-import { Pool } from "undici";
+import { errors, Pool } from "undici";
 import type { Dispatcher } from "undici";
 import type { z } from "zod";
 import { CjmError } from "../errors/index.ts";
@@ -203,9 +203,8 @@ export class WorkerConnection implements AsyncDisposable {
 
 /** True for bytes that no death of a worker explains: the parser has read too much or what is no HTTP. */
 function isNoHttp(error: unknown): boolean {
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  if (code === "UND_ERR_HEADERS_OVERFLOW") return true;
-  return code.startsWith("HPE_") && code !== "HPE_INVALID_EOF_STATE";
+  if (error instanceof errors.HeadersOverflowError) return true;
+  return error instanceof errors.HTTPParserError && !error.message.includes("EOF");
 }
 
 function isSuccess(status: number): boolean {
