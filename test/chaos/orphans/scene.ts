@@ -15,8 +15,8 @@ const KINDS = [
   "forks-on",
 ];
 const MOMENTS = ["ready", "ready", "ready", "mid-spawn", "mid-evict", "mid-install"] as const;
-/** How long a host of `dist` takes from its first line to its workers' ready frames, at most. */
-const SPAWN_MS = 800;
+/** A kill comes at most so late: a host's workers are then up, or the first eviction is over. */
+const WAIT_MS = { ready: 200, "mid-spawn": 800, "mid-evict": 600 } as const;
 const INSTALL_MS = 2_000;
 const INNER_KILLS = 5;
 
@@ -75,16 +75,16 @@ async function killHost(
   {
     await using host = nest.start(moment === "mid-evict" ? "evict" : "wait");
     await host.until(moment === "mid-spawn" ? "starting" : "ready");
-    if (moment === "mid-evict") await host.until("evicting", 1 + below(random, 3));
+    if (moment === "mid-evict") await host.until("evicting");
     if (moment === "ready") {
-      for (let left = below(random, INNER_KILLS); left > 0; left -= 1) {
+      for (let left = 1 + below(random, INNER_KILLS); left > 0; left -= 1) {
         const what = random() < 0.5 ? "worker" : "child";
         counted(tally, what, cage);
         if (what === "child") killChild(host, random);
         else await killWorker(nest, host, { random, tally, cage });
       }
     }
-    await delay(random() * (moment === "mid-spawn" ? SPAWN_MS : 200));
+    await delay(random() * WAIT_MS[moment]);
     counted(tally, `host, ${moment}`, cage);
     const everyone = await host.kill();
     if (cage === "auto") tally.goneMs.push(await emptied(nest, everyone));
