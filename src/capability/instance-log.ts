@@ -86,10 +86,11 @@ export class InstanceLog {
 
   #frame(frame: WorkerFrame, sessionId: string): void {
     if (frame.type === "log") {
+      const { redact } = this.#services;
       this.#services.diagnostics.appendRecord({
         message: frame.message,
-        level: frame.level,
-        loggerName: frame.logger,
+        level: redact(frame.level),
+        loggerName: redact(frame.logger),
         ts: frame.ts,
         workerSessionId: sessionId,
         jobId: frame.job_id ?? null,
