@@ -5,4 +5,5 @@ export * from "./limits.ts";
 export * from "./log-frames.ts";
 export * from "./manifest.ts";
 export * from "./references.ts";
+export * from "./structural-surface.ts";
 export * from "./wire.ts";

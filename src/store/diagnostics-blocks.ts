@@ -23,8 +23,8 @@ export function termOf(column: TermColumn, value: string): string {
   return `${TERMS.find(([name]) => name === column)?.[1] ?? ""}:${value}`;
 }
 
-/** Where free text of a worker stands. */
-const REDACTED = new Set<string>(["loggerName", "message", "excText", "content"]);
+/** Where text of a worker stands. */
+const REDACTED = new Set<string>(["level", "loggerName", "message", "excText", "content"]);
 
 /**
  * Tables of rows that arrive together and are stored together: a row of SQLite for each line, with its
