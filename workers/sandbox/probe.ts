@@ -89,9 +89,7 @@ async function tried(
 ): Promise<ProbeResult> {
   const { name, version } = backend;
   try {
-    await using jail = await Jail.start(engine, probePolicy(mounts), {
-      signal: AbortSignal.timeout(10_000),
-    });
+    await using jail = await Jail.start(engine, probePolicy(mounts), AbortSignal.timeout(10_000));
     jail.openGate();
     const end = await jail.guestEnd();
     if (end?.exitCode === 0) return { name, version, usable: true, backend };

@@ -7,7 +7,7 @@ let bench: Bench;
 beforeAll(async () => {
   bench = await Bench.open();
 });
-afterAll(() => bench[Symbol.dispose]());
+afterAll(() => bench[Symbol.asyncDispose]());
 
 describe("run", () => {
   test("runs Python and returns what it printed", async () => {
@@ -129,7 +129,7 @@ describe("where a run happens", () => {
     const folder = join(bench.folder, "packages");
     mkdirSync(folder);
     writeFileSync(join(folder, "extra.py"), "ANSWER = 42");
-    using other = await Bench.open({ packages: { python: [folder], node: [] } });
+    await using other = await Bench.open({ packages: { python: [folder], node: [] } });
     const result = await other.run({ code: "import extra; print(extra.ANSWER)" });
     expect(result).toMatchObject({ status: "ok", stdout: "42\n" });
   });
@@ -267,7 +267,7 @@ describe("without cgroups", () => {
   beforeAll(async () => {
     sampled = await Bench.open({ useCgroups: false });
   });
-  afterAll(() => sampled[Symbol.dispose]());
+  afterAll(() => sampled[Symbol.asyncDispose]());
 
   test.for([
     ["oom", "a = []\nwhile True: a.append(bytearray(1 << 20))"],
