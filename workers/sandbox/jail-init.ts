@@ -18,13 +18,13 @@ const GATE_SCRIPT = [
  * systems alive until the supervisor has collected what it wants.
  *
  * awk, not the shell, runs the guest: `system()` returns 256 + n for a death by signal n, so that
- * an `exit(137)` and a SIGKILL stay apart. A shell is the first process all the same, because it
+ * an `exit(137)` and a SIGKILL stay apart (an awk that does not is found by the probe). A shell is the first process all the same, because it
  * reaps the guest's orphans while it waits, and not every awk does. Both have started before the
  * gate opens. The sweep is only for the first process of a PID namespace; anywhere else it would
  * reach every process of the user.
  */
 export const INIT_SCRIPT = [
-  `GATE='${GATE_SCRIPT}' awk 'BEGIN { print "status", system(ENVIRON["GATE"]) }'`,
+  `GATE='${GATE_SCRIPT}' awk 'BEGIN { status = system(ENVIRON["GATE"]); print "status", status }'`,
   "[ $$ -eq 1 ] && kill -9 -1 2>/dev/null",
   "echo swept",
   "read -r end",

@@ -72,10 +72,10 @@ export class JailReserve implements AsyncDisposable {
     });
   }
 
-  /** Resolves when the jail that is being set up, if any, waits at its gate. */
-  async ready(): Promise<void> {
+  /** The first process of the kept jail, once that waits at its gate; undefined where there is none. */
+  async ready(): Promise<number | undefined> {
     while (this.#offerTimer !== undefined) await new Promise(setImmediate);
-    await this.#kept?.jail;
+    return (await this.#kept?.jail)?.initPid;
   }
 
   /** Ends the kept jail and resolves when nothing of any is left. */

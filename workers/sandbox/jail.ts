@@ -121,7 +121,7 @@ export class Jail implements AsyncDisposable {
 
   /** False once the jail is gone, for whatever reason. */
   get isAlive(): boolean {
-    return !this.#reports.isClosed;
+    return !this.#reports.isClosed && isRunning(this.initPid);
   }
 
   /**

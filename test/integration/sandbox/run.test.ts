@@ -64,6 +64,16 @@ describe("run", () => {
     expect(result).toMatchObject({ status: "ok", stdout: "in\n", stderr: "err\n" });
   });
 
+  test("reads what a program with unittest classes printed about its tests", async () => {
+    const head = "import unittest\nclass T(unittest.TestCase):\n  def test_a(self): pass\n";
+    const failing = `${head}  def test_b(self): self.fail()\nunittest.main()`;
+    const tested = await bench.run({ code: failing });
+    const silent = await bench.run({ code: head });
+    expect(tested).toMatchObject({ status: "nonzero", printed_tests: { passed: 1, total: 2 } });
+    expect(tested.printed_tests?.failed).toMatch(/^FAIL: test_b/u);
+    expect(silent).not.toHaveProperty("printed_tests");
+  });
+
   test("collects named files by reference", async () => {
     const result = await bench.run({
       code: "open('out.txt','w').write(open('data/in.txt').read().upper())",
