@@ -109,8 +109,8 @@ for (const { isolation, program } of BACKENDS) {
       const worker = spawn(process.execPath, [FIXTURE, isolation], {
         stdio: ["ignore", "pipe", "inherit"],
       });
-      const [line]: unknown[] = await once(worker.stdout, "data");
-      const pid = Number(String(line));
+      const lines: unknown[] = await once(worker.stdout, "data");
+      const pid = Number(String(lines[0]));
       expect(isRunning(pid)).toBe(true);
       worker.kill("SIGKILL");
       await expect.poll(() => isRunning(pid)).toBe(false);
