@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { CjmError } from "cjm-substrate/worker";
 import type { Backend } from "./backend.ts";
-import { JailCgroup, warmMoveLock, type CgroupParent } from "./cgroup.ts";
+import { JailCgroup, keepMoveLockWarm, type CgroupParent } from "./cgroup.ts";
 import { guestCommand } from "./jail-init.ts";
 import { OutputCapture, type CapturedOutput } from "./output-capture.ts";
 import { FD, WORK_FOLDER, type JailPolicy } from "./policy.ts";
@@ -103,11 +103,9 @@ export class Jail implements AsyncDisposable {
     signal.throwIfAborted();
     const { cgroups } = engine;
     const cgroup = cgroups === null ? undefined : makeCgroup(cgroups, policy);
-    // Takes its time on another thread, while the jail sets itself up.
-    const warming = cgroups === null ? undefined : warmMoveLock(cgroups);
     const jail = new Jail(engine, policy, cgroup);
     try {
-      await jail.#becomeReady(signal, warming);
+      await jail.#becomeReady(signal);
       return jail;
     } catch (error) {
       await jail[Symbol.asyncDispose]();
@@ -227,16 +225,18 @@ export class Jail implements AsyncDisposable {
     await this.#removeCgroup();
   }
 
-  async #becomeReady(signal: AbortSignal, warming: Promise<void> | undefined): Promise<void> {
+  async #becomeReady(signal: AbortSignal): Promise<void> {
     const abort = AbortSignal.any([signal, AbortSignal.timeout(READY_TIMEOUT_MS)]);
     const onAbort = (): void => this.kill();
     abort.addEventListener("abort", onAbort);
-    const ready = await this.#reports.line("ready");
+    const reported = this.#reports.line("ready");
+    const { cgroups } = this.#engine;
+    if (cgroups !== null) await keepMoveLockWarm(cgroups, reported);
+    const ready = await reported;
     abort.removeEventListener("abort", onAbort);
     signal.throwIfAborted();
     if (ready === undefined) throw await this.#setupError(abort.aborted);
     this.initPid = this.#findInit();
-    await warming;
     // The init processes and the one that becomes the guest.
     for (const pid of treeOf(this.initPid)) this.cgroup?.add(pid);
   }
