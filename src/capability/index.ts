@@ -1,6 +1,5 @@
 export { matchAdapter, tasksOf } from "./adapters.ts";
 export type { AdapterVerdict, BoundAdapter } from "./adapters.ts";
-export { checkKwargs, findAction } from "./call-check.ts";
 export type { CallSurface } from "./call-check.ts";
 export { CapabilityExecutor } from "./executor.ts";
 export type { ExecutorOptions, JobMeter } from "./executor.ts";
@@ -9,8 +8,7 @@ export type { InstanceSpec } from "./instance-spec.ts";
 export { CapabilityManager } from "./manager.ts";
 export type { LoadRequest, ManagerOptions, SecretChange, SecretEffect } from "./manager.ts";
 export type { Attempt, Many } from "./many.ts";
-export { CapabilityRegistry } from "./registry.ts";
 export type { InstanceLimits, InstanceServices } from "./services.ts";
-export { resolveWorkerEnv, WORKER_ENV_PLACEHOLDERS } from "./worker-env.ts";
+export { resolveWorkerEnv } from "./worker-env.ts";
 export type { WorkerEnvPlaceholders } from "./worker-env.ts";
 export type { ReadyWorker } from "./worker-session.ts";

@@ -3,7 +3,6 @@ export {
   resolveForEach,
   resolveKwargs,
   scopeOf,
-  valueAt,
   type BindingScope,
   type Upstream,
 } from "./binding.ts";
@@ -20,16 +19,12 @@ export {
   type ItemAdvance,
   type RestoredItem,
 } from "./for-each.ts";
-export { dependencies, findCycle, type Dependencies } from "./graph.ts";
-export { invalidComposition } from "./issues.ts";
-export { bindInputs, inputProblem, parseInputText } from "./inputs.ts";
+export { dependencies, type Dependencies } from "./graph.ts";
+export { bindInputs, parseInputText } from "./inputs.ts";
 export {
-  findRefs,
   input,
-  isRef,
   item,
   itemIndex,
-  parseRef,
   ref,
   type FoundRef,
   type RefOptions,
@@ -49,8 +44,7 @@ export {
   resultsByNode,
   type RestoredNode,
 } from "./run.ts";
-export { checkAgainstSchema, type SchemaIssue } from "./schema-check.ts";
+export { type SchemaIssue } from "./schema-check.ts";
 export { parseComposition } from "./stored.ts";
 export type * from "./types.ts";
-export { INPUT_TYPES, NODE_STATES } from "./types.ts";
 export { findCompositionIssues, validateComposition } from "./validate.ts";

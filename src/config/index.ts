@@ -2,7 +2,6 @@ export { writeFileAtomic } from "./atomic-file.ts";
 export {
   capabilitiesFileSchema,
   capabilityEntrySchema,
-  ENVIRONMENT_KINDS,
   readCapabilitiesFile,
 } from "./capabilities-file.ts";
 export type {
@@ -10,7 +9,7 @@ export type {
   CapabilityEntry,
   EnvironmentKindName,
 } from "./capabilities-file.ts";
-export { describeProblem, dottedPath, problemsError, problemsOf } from "./file-problem.ts";
+export { describeProblem, problemsError, problemsOf } from "./file-problem.ts";
 export type { FileProblem, Locate } from "./file-problem.ts";
 export { resolveIncludes } from "./includes.ts";
 export { resolveInstanceConfig } from "./instance-config.ts";
@@ -33,5 +32,5 @@ export { hostPackage } from "./package-root.ts";
 export { currentPlatform } from "./platform.ts";
 export { cjmConfigSchema } from "./schema.ts";
 export type { CjmConfig, CjmConfigFile } from "./schema.ts";
-export { checkYaml, parseYaml, readYaml, readYamlFile } from "./yaml-file.ts";
+export { checkYaml, parseYaml, readYaml } from "./yaml-file.ts";
 export type { YamlSource } from "./yaml-file.ts";

@@ -34,18 +34,6 @@ export async function readYaml(path: string): Promise<YamlSource> {
   return parseYaml(await readText(path), path);
 }
 
-/**
- * Reads a YAML file and checks it against a schema.
- *
- * @throws {CjmError} `FILE_INVALID` naming every problem with file, line, column and key.
- */
-export async function readYamlFile<Schema extends z.ZodType>(
-  path: string,
-  schema: Schema,
-): Promise<z.output<Schema>> {
-  return checkYaml(await readYaml(path), schema);
-}
-
 /** @throws {CjmError} `FILE_INVALID` naming every problem with file, line, column and key. */
 export function checkYaml<Schema extends z.ZodType>(
   source: YamlSource,

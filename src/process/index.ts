@@ -24,5 +24,5 @@ export {
 export { endSessionProcesses, SESSION_VARIABLE, SessionNames } from "./session.ts";
 export { deathError, WorkerConnection } from "./worker-connection.ts";
 export type { Answer, CallOptions } from "./worker-connection.ts";
-export { CONTROL_FD, describeExit, WorkerProcess } from "./worker-process.ts";
+export { describeExit } from "./worker-process.ts";
 export type { WorkerExit, WorkerSink, WorkerSpec } from "./worker-process.ts";

@@ -9,12 +9,6 @@ export const JOB_EVENT_TYPES = [
   "retry_started",
 ] as const;
 
-/** Announced and never journaled; their last value rides the terminal row. */
-export const LIVENESS_EVENT_TYPES: ReadonlySet<string> = new Set([
-  "progress_changed",
-  "resource_snapshot",
-]);
-
 /** Something that happened. `seq` is its journal row; null for liveness events. */
 export interface QueueEvent {
   readonly seq: number | null;

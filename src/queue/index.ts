@@ -4,8 +4,6 @@ export type { CompositionView, NodeView } from "./composition-view.ts";
 export { ContentHashes } from "./content-hash.ts";
 export { explainComposition, explainJob } from "./explain.ts";
 export type { Explanation, Span, SpanKind } from "./explain.ts";
-export { EventReader, EventStream } from "./event-stream.ts";
-export { JOB_EVENT_TYPES, LIVENESS_EVENT_TYPES } from "./events.ts";
 export type { QueueEvent } from "./events.ts";
 export type {
   CallInputs,

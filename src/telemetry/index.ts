@@ -1,6 +1,4 @@
-export { attributeGpu, CONFIDENCE } from "./attribution.ts";
 export type { Attribution, AttributionMethod, GpuAttribution } from "./attribution.ts";
-export { monotonicClock } from "./clock.ts";
 export type { TelemetryClock } from "./clock.ts";
 export { sampleFromOriginal, watchChunkSchema } from "./gpu-sample.ts";
 export type { GpuEvent, GpuSample, GpuState } from "./gpu-sample.ts";

@@ -106,11 +106,6 @@ export function textOf(metadata: GgufMetadata, key: string): string | undefined 
   return value?.type === "string" && typeof value.value === "string" ? value.value : undefined;
 }
 
-export function listLength(metadata: GgufMetadata, key: string): number | undefined {
-  const value = metadata.get(key);
-  return value?.type === "array" ? value.items.length : undefined;
-}
-
 const TYPE_NAMES = new Map<number, ValueType>(
   Object.keys(VALUE_TYPES).flatMap((name) =>
     isValueType(name) ? [[VALUE_TYPES[name], name] as const] : [],
