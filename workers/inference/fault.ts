@@ -17,7 +17,9 @@ export type Reason =
   | "model_invalid"
   | "model_missing"
   | "model_unsupported"
-  | "parameter_unsupported";
+  | "parameter_unsupported"
+  | "registry_invalid"
+  | "registry_missing";
 
 /** A refusal of what the caller gave: `CAPABILITY_INPUT` with `details.reason`. */
 export function refuse(

@@ -8,7 +8,7 @@ from cjm_worker import CapabilityInputError
 REASONS = frozenset(
     "parameter_unsupported context_overflow grammar_invalid chat_template_missing adapter_unknown "
     "adapter_mismatch adapter_hash adapter_missing adapter_invalid adapter_id_taken model_missing "
-    "model_invalid".split()
+    "model_invalid registry_invalid registry_missing".split()
 )
 
 
