@@ -28,7 +28,6 @@ from .fields import (
     Score,
     ScoredToken,
     Sha256,
-    Source,
     Status,
     Timings,
     Usage,
