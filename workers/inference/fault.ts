@@ -50,7 +50,7 @@ export function asAdapterFault(path: string, error: unknown): unknown {
   return refuse(own, error.message.replace(`${reason}: `, ""), { cause: error });
 }
 
-/** On the wire an error has no details, so its message begins with the reason. */
+/** A message as people read it: the word that programs branch on comes first. */
 export function worded(message: string, reason: string): string {
   return `${reason}: ${message}`;
 }

@@ -200,7 +200,7 @@ describe("adapters", () => {
     ] as const;
     for (const [use, reason] of cases) {
       const error = await errorOf(site.client.call("generate", { ...GREEDY, adapters: [use] }));
-      expect(error).toMatchObject({ code: "CAPABILITY_INPUT" });
+      expect(error).toMatchObject({ code: "CAPABILITY_INPUT", reason });
       expect(error.message).toContain(`${reason}:`);
     }
     expect(await generateWith(site.client, GREEDY)).toMatchObject({ adapters: [] });

@@ -38,10 +38,8 @@ afterAll(async () => {
 });
 
 const reasonOf = async (use: object): Promise<string> => {
-  const { code, message } = await errorOf(
-    generateWith(site.client, { ...GREEDY, adapters: [use] }),
-  );
-  return `${code} ${message.split(":")[0]}`;
+  const { code, reason } = await errorOf(generateWith(site.client, { ...GREEDY, adapters: [use] }));
+  return `${code} ${reason}`;
 };
 
 describe("an adapter of the registry", () => {
