@@ -3,7 +3,7 @@ import { createReadStream } from "node:fs";
 import { mkdir, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { CjmError, z } from "cjm-substrate/worker";
-import { errnoOf, refuse } from "../fault.ts";
+import { errnoOf, refuse, worded } from "../fault.ts";
 
 const stateSchema = z.object({ url: z.string(), etag: z.string() });
 
@@ -136,14 +136,14 @@ function failed(url: string, error: unknown): CjmError {
   const cause = error instanceof Error ? (error.cause ?? error) : error;
   const why = errnoOf(cause) || (cause instanceof Error ? cause.message : String(cause));
   const message = `${url} cannot be fetched (${why}): is there a network? A model file can also be put into the models folder by hand`;
-  return new CjmError("CAPABILITY_TRANSIENT", message, {
+  return new CjmError("CAPABILITY_TRANSIENT", worded(message, "download_failed"), {
     cause: error,
     details: { reason: "download_failed", url },
   });
 }
 
 function refusedBy(url: string, status: number): CjmError {
-  const message = `${url} answers ${status}`;
+  const message = worded(`${url} answers ${status}`, "download_failed");
   const details = { reason: "download_failed", url, status };
   const isPassing = status === 408 || status === 429 || status >= 500;
   return new CjmError(isPassing ? "CAPABILITY_TRANSIENT" : "CAPABILITY_INPUT", message, {
