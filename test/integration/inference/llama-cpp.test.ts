@@ -221,18 +221,18 @@ describe("adapters", () => {
 
 describe("memory", () => {
   test("is given back by level and taken again by the next call", async () => {
-    // 64 MB of keys and values: what is smaller an allocator may keep.
-    await using own = await openSite({ context_size: 16_384, slots: 16 }, { context: 16_384 });
+    // 40 MB of keys and values: what is smaller an allocator may keep.
+    await using own = await openSite({ context_size: 16_384, slots: 10 }, { context: 16_384 });
     const first = await generateWith(own.client, GREEDY);
     const slept = await own.client.post("/release", { level: "sleep" });
     expect(slept).toMatchObject({ status: "released", held: "the model's weights" });
-    expect((slept as { freed_mb: number }).freed_mb).toBeGreaterThan(40);
+    expect((slept as { freed_mb: number }).freed_mb).toBeGreaterThan(30);
     expect(await own.status()).toMatchObject({ state: "asleep" });
     expect(await own.client.post("/release", { level: "unload" })).toMatchObject({ held: "" });
     expect(await own.status()).toMatchObject({ state: "unloaded" });
     expect((await generateWith(own.client, GREEDY)).text).toBe(first.text);
     expect(await own.client.call("profiles", {})).toMatchObject({
-      profiles: [{ slots: 16, adapters: "", threads: 1 }],
+      profiles: [{ slots: 10, adapters: "", threads: 1 }],
     });
   });
 
