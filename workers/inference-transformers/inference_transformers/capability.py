@@ -28,6 +28,7 @@ from .fields import (
     UnloadedAdapter,
     takes_parameters,
 )
+from .profiles import Profile
 from .registry import registry_folder
 from .service import Input, Service
 
@@ -169,6 +170,11 @@ def _as_action(method: Callable[..., Any], **options: Any) -> Any:
     return action(method, **options) if not options else action(**options)(method)
 
 
+@dataclass(frozen=True)
+class ProfileList:
+    profiles: List[Profile]
+
+
 class InferenceTransformers(Capability):
     """Generates text with transformers and peft: many LoRA adapters on one base, in one batch."""
 
@@ -253,6 +259,11 @@ class InferenceTransformers(Capability):
         """Says what the model's files say, without loading it."""
         engine = self._service.engine
         return engine.folder().card(engine.hashes())
+
+    @action
+    def profiles(self) -> ProfileList:
+        """Lists what loads took, as measured: time and memory by model and adapters."""
+        return ProfileList(self._service.engine.profiles().all())
 
     @action
     def status(self) -> Status:

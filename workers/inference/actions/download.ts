@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { CjmError, z } from "cjm-substrate/worker";
 import { errnoOf, refuse, worded } from "../fault.ts";
 
@@ -38,7 +38,7 @@ export async function download(
   call: DownloadCall,
 ): Promise<Downloaded> {
   const path = join(folder, request.name ?? nameOf(request.url));
-  await mkdir(folder, { recursive: true });
+  await mkdir(dirname(path), { recursive: true });
   const there = await hashIfThere(path, call);
   if (there?.sha256 === request.sha256) {
     return { path, ...there, resumed_from: 0, was_there: true };
