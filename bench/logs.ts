@@ -8,30 +8,30 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import BetterSqlite3 from "better-sqlite3";
-import { DiagnosticsReader, DiagnosticsStore } from "../src/store/index.ts";
+import { DiagnosticsReader, DiagnosticsStore, type RecordFilter } from "../src/store/index.ts";
 
 const ROWS = Number(process.argv[2] ?? 1_000_000);
 const ROWS_PER_JOB = 100;
+const FLUSH_EVERY = 10_000;
 const ROUNDS = 200;
 const LIMIT = 50;
 const MAIN = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
 
-/** Jobs take turns, as when several run at once: a job's rows lie apart. */
+/** The hard case: each record is of another job than the one before it, so that each block holds many. */
 async function fill(path: string): Promise<void> {
-  await (await DiagnosticsStore.open(path))[Symbol.asyncDispose]();
-  const database = new BetterSqlite3(path);
-  const insert = database.prepare(
-    "insert into records (ts, worker_session_id, job_id, level, logger_name, message) values (?, ?, ?, ?, ?, ?)",
-  );
+  await using store = await DiagnosticsStore.open(path);
   const jobs = Math.ceil(ROWS / ROWS_PER_JOB);
-  database.transaction(() => {
-    for (let index = 0; index < ROWS; index += 1) {
-      const ts = new Date(1_767_225_600_000 + index).toISOString();
-      insert.run(ts, `s${index % 8}`, `job-${index % jobs}`, "info", "worker", `line ${index}`);
-    }
-  })();
-  database.close();
+  for (let index = 0; index < ROWS; index += 1) {
+    store.appendRecord({
+      ts: new Date(1_767_225_600_000 + index).toISOString(),
+      workerSessionId: `s${index % 8}`,
+      jobId: `job-${index % jobs}`,
+      level: index % 100_000 === 99_999 ? "error" : "info",
+      loggerName: "worker",
+      message: `line ${index}`,
+    });
+    if (index % FLUSH_EVERY === 0) await store.flush();
+  }
 }
 
 function quantile(sorted: readonly number[], share: number): string {
@@ -51,16 +51,29 @@ try {
   const opened = DiagnosticsReader.open(path);
   if (opened === undefined) throw new Error(`${path} is missing`);
   await using reader = opened;
-  const query = async (index: number): Promise<number> => {
-    const start = performance.now();
-    const jobId = `job-${(index * 7919) % Math.ceil(ROWS / ROWS_PER_JOB)}`;
-    const rows = await reader.queryRecords({ jobId, limit: LIMIT, descending: true });
-    if (rows.length === 0) throw new Error(`no rows of ${jobId}`);
-    return performance.now() - start;
+  const queryOf = async (
+    what: string,
+    filterOf: (index: number) => RecordFilter,
+  ): Promise<void> => {
+    const times: number[] = [];
+    for (let index = 0; index < ROUNDS; index += 1) {
+      const start = performance.now();
+      const rows = await reader.queryRecords({
+        ...filterOf(index),
+        limit: LIMIT,
+        descending: true,
+      });
+      if (rows.length === 0) throw new Error(`no rows of ${what}`);
+      times.push(performance.now() - start);
+    }
+    report(`the newest ${LIMIT} of ${ROWS} rows: ${what}`, times);
   };
-  const queries: number[] = [];
-  for (let index = 0; index < ROUNDS; index += 1) queries.push(await query(index));
-  report(`query of one job's newest ${LIMIT} of ${ROWS} rows`, queries);
+  await queryOf("all", () => ({}));
+  await queryOf("of one job", (index) => ({
+    jobId: `job-${(index * 7919) % Math.ceil(ROWS / ROWS_PER_JOB)}`,
+  }));
+  await queryOf("of one session", (index) => ({ workerSessionId: `s${index % 8}` }));
+  await queryOf("of a rare level", () => ({ level: "error" }));
 
   const env = { ...process.env, CJM_DATA_DIR: folder, NO_COLOR: "1" };
   const commands = Array.from({ length: 10 }, (_, index) => {

@@ -123,7 +123,12 @@ async function bareSubject(
   };
 }
 
-const SILENT = { frame: () => undefined, output: () => undefined, note: () => undefined };
+const SILENT = {
+  frame: () => undefined,
+  logs: () => undefined,
+  output: () => undefined,
+  note: () => undefined,
+};
 
 /** Starts workers as the host does: built environment, cage, compile cache. */
 export class WorkerBench {

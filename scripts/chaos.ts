@@ -8,6 +8,7 @@
  */
 import { spawnSync } from "node:child_process";
 import { parseArgs } from "node:util";
+import { describePlan } from "../test/chaos/support/plan.ts";
 
 const { values, positionals } = parseArgs({
   options: {
@@ -17,6 +18,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
 });
 console.log(`chaos: ${values.minutes} minutes, seed ${values.seed}`);
+console.log(describePlan(Number(values.minutes)));
 const { status } = spawnSync(
   "vitest",
   ["run", "--config", "vitest.chaos.config.ts", ...positionals],

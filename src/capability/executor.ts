@@ -222,7 +222,11 @@ export class CapabilityExecutor implements Executor {
       const folders = { attempt: running.attempt, files: this.#options.files };
       const result = await adoptOutputs(answer, folders);
       peaks = withReported(await this.#meter.end(call.jobId), active);
-      return { result, usage: active.usage, workerSessionId: worker.sessionId, peaks };
+      const { redact } = this.#manager;
+      const usage = Object.fromEntries(
+        Object.entries(active.usage).map(([unit, amount]) => [redact(unit), amount]),
+      );
+      return { result, usage, workerSessionId: worker.sessionId, peaks };
     } finally {
       if (peaks === undefined) {
         active.events.measured(withReported(await this.#meter.end(call.jobId), active));

@@ -1,6 +1,5 @@
 import { toError } from "../errors/index.ts";
-import type { WorkerSink } from "../process/index.ts";
-import type { WorkerFrame } from "../protocol/index.ts";
+import type { ActiveFrame, WorkerSink } from "../process/index.ts";
 import type { JournalEntry } from "../store/index.ts";
 import type { ActiveCalls } from "./active-calls.ts";
 import type { InstanceSpec } from "./instance-spec.ts";
@@ -39,9 +38,13 @@ export class InstanceLog {
       frame: (frame) => {
         this.#frame(frame, sessionId);
       },
-      output: (stream, line) => {
-        const chunk = { content: line, stream, workerSessionId: sessionId };
-        this.#services.diagnostics.appendChunk(chunk);
+      logs: (lines) => {
+        const frames = { lines, workerSessionId: sessionId, source: this.#spec().instanceId };
+        this.#services.diagnostics.appendFrames(frames);
+      },
+      output: (stream, lines) => {
+        const output = { lines, stream, workerSessionId: sessionId };
+        this.#services.diagnostics.appendOutput(output);
       },
       note: (message) => {
         this.note(message, sessionId);
@@ -84,18 +87,8 @@ export class InstanceLog {
     };
   }
 
-  #frame(frame: WorkerFrame, sessionId: string): void {
-    if (frame.type === "log") {
-      this.#services.diagnostics.appendRecord({
-        message: frame.message,
-        level: frame.level,
-        loggerName: frame.logger,
-        ts: frame.ts,
-        workerSessionId: sessionId,
-        jobId: frame.job_id ?? null,
-        excText: frame.exc ?? null,
-      });
-    } else if (frame.type === "warning") {
+  #frame(frame: ActiveFrame, sessionId: string): void {
+    if (frame.type === "warning") {
       this.note(frame.message, sessionId);
     } else if (frame.type === "dropped") {
       this.note(`${frame.n} log records were dropped by the worker`, sessionId);

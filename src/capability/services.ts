@@ -26,7 +26,7 @@ export interface InstanceServices {
   /** Compare every worker with its manifest when it starts. */
   readonly driftDetection: boolean;
   readonly sessions: SessionNames;
-  readonly diagnostics: Pick<DiagnosticsStore, "appendRecord" | "appendChunk">;
+  readonly diagnostics: Pick<DiagnosticsStore, "appendRecord" | "appendFrames" | "appendOutput">;
   /** Replaces every secret this host has handed out since it started. */
   readonly redact: (text: string) => string;
   /** Resolves after the rows are committed. */

@@ -1,5 +1,4 @@
 import { z } from "zod";
-import { isRecord } from "../util/record.ts";
 import { cjmConfigSchema } from "./schema.ts";
 
 /** One key of cjm.yaml that holds a value. */
@@ -22,10 +21,7 @@ let keys: readonly ConfigKey[] | undefined;
 
 /** Every key of cjm.yaml, in the order of the schema. */
 export function configKeys(): readonly ConfigKey[] {
-  if (keys === undefined) {
-    const { $schema: _, ...schema } = z.toJSONSchema(cjmConfigSchema, { io: "input" });
-    keys = leavesOf(schema, []);
-  }
+  keys ??= leavesOf(cjmConfigSchema, []);
   return keys;
 }
 
@@ -37,17 +33,34 @@ export const PATH_KEYS: readonly string[] = [
   "runtime.prefix",
 ];
 
-function leavesOf(schema: Readonly<Record<string, unknown>>, path: readonly string[]): ConfigKey[] {
-  const properties = schema["properties"];
-  if (isRecord(properties)) {
-    return Object.entries(properties).flatMap(([name, child]) =>
-      isRecord(child) ? leavesOf(child, [...path, name]) : [],
-    );
+function leavesOf(schema: z.core.$ZodType, path: readonly string[]): ConfigKey[] {
+  const inner = withoutDefault(schema);
+  if (inner instanceof z.ZodObject) {
+    const shape: Readonly<Record<string, z.core.$ZodType>> = inner.shape;
+    return Object.entries(shape).flatMap(([name, child]) => leavesOf(child, [...path, name]));
   }
   const key = path.join(".");
   const original = ORIGINAL_VARIABLES[key];
   const own = `CJM_${path.join("_").toUpperCase()}`;
-  return [{ key, variables: original === undefined ? [own] : [original, own], schema }];
+  return [
+    {
+      key,
+      variables: original === undefined ? [own] : [original, own],
+      // Made when it is asked for: to make all of them takes longer than to read cjm.yaml.
+      get schema() {
+        const { $schema: _, ...json } = z.toJSONSchema(schema, { io: "input" });
+        return json;
+      },
+    },
+  ];
+}
+
+function withoutDefault(schema: z.core.$ZodType): z.core.$ZodType {
+  const isWrapped =
+    schema instanceof z.ZodDefault ||
+    schema instanceof z.ZodPrefault ||
+    schema instanceof z.ZodOptional;
+  return isWrapped ? withoutDefault(schema.unwrap()) : schema;
 }
 
 /** A variable's text as the value its key takes; text that does not fit is left for the schema to refuse. */

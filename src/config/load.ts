@@ -136,11 +136,11 @@ function withoutNulls(value: unknown): unknown {
 function environmentLayer({ cwd, env }: LoadConfigOptions): Layer {
   const values: Record<string, unknown> = {};
   const variableOf = new Map<string, string>();
-  for (const { key, variables, schema } of configKeys()) {
-    const variable = variables.find((name) => (env[name] ?? "") !== "");
+  for (const option of configKeys()) {
+    const variable = option.variables.find((name) => (env[name] ?? "") !== "");
     if (variable === undefined) continue;
-    setAt(values, key, valueOfText(env[variable] ?? "", schema));
-    variableOf.set(key, variable);
+    setAt(values, option.key, valueOfText(env[variable] ?? "", option.schema));
+    variableOf.set(option.key, variable);
   }
   return { values, base: resolve(cwd), source: (key) => `$${nearest(variableOf, key)}` };
 }

@@ -59,12 +59,14 @@ export function instanceServices(parts: ServiceParts): InstanceServices {
 /** @throws {CjmError} `SECRET_MISSING` naming every required variable that has no value. */
 async function workerEnvironment(
   { name, manifest }: DiscoveredManifest,
-  { config, secrets, redactor }: ServiceParts,
+  { config, secrets, redactor, diagnostics }: ServiceParts,
   capabilityDataDir: string,
 ): Promise<Readonly<Record<string, string>>> {
   const specs = manifest.code.worker_env ?? [];
   // A secret set since the last look reaches a worker now: from here on it must not get out.
-  redactor.learn(await secrets.values());
+  const all = await secrets.values();
+  redactor.learn(all);
+  diagnostics.learn(all);
   const values: Record<string, string> = {};
   for (const { secret, name: key } of specs) {
     const value = secret ? await secrets.get({ capability: name, key }) : undefined;

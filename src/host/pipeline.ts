@@ -161,11 +161,10 @@ interface Stores {
 async function openStores(config: ResolvedConfig, stack: AsyncDisposableStack): Promise<Stores> {
   const { dataDir, substrate } = config;
   const secrets = new SecretStore(dataDir);
-  const redactor = new SecretRedactor(await secrets.values());
+  const known = await secrets.values();
+  const redactor = new SecretRedactor(known);
   const diagnostics = stack.use(
-    await DiagnosticsStore.open(join(dataDir, "diagnostics.db"), {
-      redact: redactor.redact,
-    }),
+    await DiagnosticsStore.open(join(dataDir, "diagnostics.db"), { secrets: known }),
   );
   const { diagnosticsRetentionDays: days, diagnosticsRetentionMaxMb: maxTotalMb } = substrate;
   // In the background: nobody waits for old logs to go. No days means for ever, not for no time.

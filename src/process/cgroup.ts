@@ -1,9 +1,10 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { mkdir, readdir, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { toError } from "../errors/index.ts";
 import { randomHex } from "../util/ids.ts";
+import { identify, isAlive } from "./process-table.ts";
 
 /** Where control groups of workers can be made: below the host's own, one folder a hierarchy. */
 export interface CgroupPlace {
@@ -39,9 +40,11 @@ export async function cgroupPlace(): Promise<CgroupSearch> {
 
 async function findPlace(): Promise<CgroupSearch> {
   const reasons: string[] = [];
-  for (const place of candidatePlaces()) {
+  const places = candidatePlaces();
+  for (const parent of new Set(places.flatMap(({ parents }) => parents))) await sweepProbes(parent);
+  for (const place of places) {
     try {
-      const probe = await WorkerCgroup.create(place, `probe-${randomHex(4)}`);
+      const probe = await WorkerCgroup.create(place, `${ownProbe()}-${randomHex(4)}`);
       await probe.remove();
       return { place };
     } catch (error) {
@@ -49,6 +52,41 @@ async function findPlace(): Promise<CgroupSearch> {
     }
   }
   return { reason: reasons[0] ?? "no control group file system is mounted" };
+}
+
+const PROBE = /^cjm-worker-probe-(?<space>\d+)-(?<pid>\d+)-(?<ticks>\d+)-/u;
+/** No probe takes so long. */
+const PROBE_MS = 10 * 60_000;
+
+/** `probe-<PID namespace>-<pid>-<start time>`: who probes, beyond a pid that may be given to another. */
+function ownProbe(): string {
+  const startTicks = identify(process.pid)?.startTicks ?? 0;
+  return `probe-${pidSpace()}-${process.pid}-${startTicks}`;
+}
+
+/** The number of this process's PID namespace; pids of another one say nothing here. */
+function pidSpace(): string {
+  try {
+    return /\d+/u.exec(readlinkSync("/proc/self/ns/pid"))?.[0] ?? "0";
+  } catch {
+    return "0";
+  }
+}
+
+/** Removes the probes of processes that ended in between. The kernel keeps a group that is in use. */
+export async function sweepProbes(parent: string): Promise<void> {
+  for (const name of await readdir(parent).catch(() => [])) {
+    const { space, pid, ticks } = PROBE.exec(name)?.groups ?? {};
+    if (space === undefined) continue;
+    const folder = join(parent, name);
+    const owner = { pid: Number(pid), startTicks: Number(ticks) };
+    const isOver = space === pidSpace() ? !isAlive(owner) : ageMs(folder) > PROBE_MS;
+    if (isOver) await rmdir(folder).catch(() => undefined);
+  }
+}
+
+function ageMs(path: string): number {
+  return Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
 }
 
 /**

@@ -1,19 +1,30 @@
 import type { Duplex } from "node:stream";
 import {
+  beginsAsLogFrame,
   BODY_LIMITS,
   BodyScanner,
   FRAME_MAX_BYTES,
+  notAFrame,
   PROTOCOL_VERSION,
   workerFrameSchema,
 } from "../protocol/index.ts";
 import type { WorkerFrame } from "../protocol/index.ts";
+import { joinLines, type LineBlock } from "../util/lines.ts";
 import { LineSplitter } from "./line-splitter.ts";
 import { RateLimit } from "./rate-limit.ts";
 
-const FRAMES_PER_SECOND = 20_000;
+const NEWLINE = 0x0a;
+const LOG_RATE = { lines: 50_000, bytes: 16 * 1024 * 1024 } as const;
+/** A frame that is no log is parsed and acted on here, which costs several times as much. */
+const FRAME_RATE = { lines: 20_000, bytes: 16 * 1024 * 1024 } as const;
+
+/** Every frame but a log record. */
+export type ActiveFrame = Exclude<WorkerFrame, { type: "log" }>;
 
 export interface ControlEvents {
-  frame(frame: WorkerFrame): void;
+  frame(frame: ActiveFrame): void;
+  /** Log frames as they came, a chunk at a time, not parsed: some may turn out to be none. */
+  logs(lines: LineBlock): void;
   /** A line that is not a frame, or frames that were dropped; for the diagnostics. */
   note(message: string): void;
   /** The worker's end is closed; nothing more will come. */
@@ -23,34 +34,27 @@ export interface ControlEvents {
 /**
  * The host's end of a worker's control stream.
  *
- * Writes the hello, then only reads. It always reads, so a flood cannot block the worker; frames
- * beyond 20,000 a second are dropped and counted. Rubbish is noted, never thrown.
+ * Writes the hello, then only reads. It always reads, so a flood cannot block the worker; log frames
+ * beyond 50,000 a second and others beyond 20,000, or 16 MiB of either, are dropped and counted.
+ * Rubbish is noted, never thrown. Logs are delivered after the other frames of the same chunk.
  */
 export class ControlStream {
   readonly #socket: Duplex;
+  readonly #events: ControlEvents;
+  readonly #logLimit = new RateLimit(LOG_RATE);
+  readonly #frameLimit = new RateLimit(FRAME_RATE);
 
   constructor(socket: Duplex, token: string, events: ControlEvents) {
     this.#socket = socket;
-    const limit = new RateLimit(FRAMES_PER_SECOND);
-    const tellDropped = (): void => {
-      const dropped = limit.drainRefused();
-      if (dropped > 0) events.note(`${dropped} control frames dropped: over the rate limit`);
-    };
-    const splitter = new LineSplitter(FRAME_MAX_BYTES, (line, isCut) => {
-      if (line.length === 0 || !limit.take()) return;
-      tellDropped();
-      const frame = isCut ? undefined : parseFrame(line);
-      if (frame === undefined) {
-        events.note(`not a control frame: ${line.toString("utf8", 0, 200)}`);
-      } else {
-        events.frame(frame);
-      }
+    this.#events = events;
+    const splitter = new LineSplitter(FRAME_MAX_BYTES, (block) => {
+      this.#onLines(block);
     });
     socket.on("data", (chunk: Buffer) => {
       splitter.push(chunk);
     });
     socket.once("close", () => {
-      tellDropped();
+      this.#tellDropped();
       events.ended();
     });
     // The worker's death closes the stream with ECONNRESET or EPIPE; its exit tells the story.
@@ -61,6 +65,49 @@ export class ControlStream {
 
   close(): void {
     this.#socket.destroy();
+  }
+
+  #onLines(block: Buffer): void {
+    const logs: Buffer[] = [];
+    let count = 0;
+    let runStart = 0;
+    for (let start = 0, end = 0; start < block.length; start = end) {
+      end = block.indexOf(NEWLINE, start) + 1;
+      if (beginsAsLogFrame(block, start)) {
+        count += 1;
+        continue;
+      }
+      if (start > runStart) logs.push(block.subarray(runStart, start));
+      const isLog = this.#onFrame(block.subarray(start, end - 1));
+      if (isLog) count += 1;
+      runStart = isLog ? start : end;
+    }
+    if (runStart < block.length) logs.push(block.subarray(runStart));
+    if (count > 0) this.#onLogs(logs, count);
+  }
+
+  #onLogs(logs: readonly Buffer[], count: number): void {
+    const bytes = logs.reduce((sum, part) => sum + part.length, 0);
+    const passed = this.#logLimit.take(count, bytes);
+    if (passed === 0) return;
+    this.#tellDropped();
+    this.#events.logs(joinLines(logs, passed));
+  }
+
+  /** True for a log record that does not begin as the SDKs write it. */
+  #onFrame(line: Buffer): boolean {
+    if (line.length === 0 || this.#frameLimit.take(1, line.length) === 0) return false;
+    this.#tellDropped();
+    const frame = parseFrame(line);
+    if (frame === undefined) this.#events.note(notAFrame(line.toString("utf8", 0, 800)));
+    else if (frame.type === "log") return true;
+    else this.#events.frame(frame);
+    return false;
+  }
+
+  #tellDropped(): void {
+    const dropped = this.#logLimit.drainRefused() + this.#frameLimit.drainRefused();
+    if (dropped > 0) this.#events.note(`${dropped} control frames dropped: over the rate limit`);
   }
 }
 

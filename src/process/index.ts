@@ -2,6 +2,7 @@ export { cagedCommand, probeCage } from "./cage.ts";
 export type { CageProbe } from "./cage.ts";
 export { candidatePlaces, cgroupPlace, WorkerCgroup } from "./cgroup.ts";
 export type { CgroupPlace, CgroupSearch } from "./cgroup.ts";
+export type { ActiveFrame } from "./control-stream.ts";
 export { buildWorkerEnvironment } from "./environment.ts";
 export {
   identify,

@@ -1,66 +1,71 @@
 const NEWLINE = 0x0a;
 
 /**
- * Cuts a byte stream into lines, each at most `maxBytes` long.
+ * Cuts a byte stream into blocks of whole lines, none of them longer than `maxBytes`.
  *
- * A longer line is delivered once, cut, with `isCut` set; the rest of it is skipped. Memory is
- * bounded by `maxBytes` whatever arrives.
+ * A block is what one chunk of the stream completes, and each of its lines ends in a newline. It is
+ * mostly a view of that chunk: valid until `onLines` returns. A longer line is delivered once, cut,
+ * with a mark that says so; the rest of it is skipped. Memory is bounded by `maxBytes` whatever
+ * arrives.
  */
 export class LineSplitter {
   readonly #maxBytes: number;
-  readonly #onLine: (line: Buffer, isCut: boolean) => void;
-  #parts: Buffer[] = [];
-  #bytes = 0;
+  readonly #onLines: (block: Buffer) => void;
+  #held: Buffer[] = [];
+  #heldBytes = 0;
   #isSkipping = false;
 
-  constructor(maxBytes: number, onLine: (line: Buffer, isCut: boolean) => void) {
+  constructor(maxBytes: number, onLines: (block: Buffer) => void) {
     this.#maxBytes = maxBytes;
-    this.#onLine = onLine;
+    this.#onLines = onLines;
   }
 
   push(chunk: Buffer): void {
-    let start = 0;
-    for (let end = chunk.indexOf(NEWLINE, start); end !== -1; end = chunk.indexOf(NEWLINE, start)) {
-      this.#add(chunk.subarray(start, end));
-      this.#endLine();
-      start = end + 1;
+    // In steps, so that no line inside one of them can be too long.
+    for (let at = 0; at < chunk.length; at += this.#maxBytes) {
+      this.#step(chunk.subarray(at, at + this.#maxBytes));
     }
-    if (start < chunk.length) this.#add(chunk.subarray(start));
   }
 
   /** Delivers what is left without a newline. */
   end(): void {
-    if (this.#bytes > 0) this.#deliver(false);
-    this.#reset();
+    if (this.#heldBytes > 0) this.#endLine();
+    this.#isSkipping = false;
   }
 
-  #add(part: Buffer): void {
-    if (this.#isSkipping) return;
-    const room = this.#maxBytes - this.#bytes;
+  #step(chunk: Buffer): void {
+    const first = chunk.indexOf(NEWLINE);
+    if (first === -1) {
+      this.#hold(chunk);
+      return;
+    }
+    let start = 0;
+    if (this.#heldBytes > 0 || this.#isSkipping) {
+      this.#hold(chunk.subarray(0, first));
+      if (!this.#isSkipping) this.#endLine();
+      this.#isSkipping = false;
+      start = first + 1;
+    }
+    const end = chunk.lastIndexOf(NEWLINE) + 1;
+    if (end > start) this.#onLines(chunk.subarray(start, end));
+    this.#hold(chunk.subarray(end));
+  }
+
+  #hold(part: Buffer): void {
+    if (this.#isSkipping || part.length === 0) return;
+    const room = this.#maxBytes - this.#heldBytes;
     // A copy: the chunk's memory belongs to the stream and may be large.
-    this.#parts.push(Buffer.from(part.subarray(0, room)));
-    this.#bytes += Math.min(part.length, room);
+    this.#held.push(Buffer.from(part.subarray(0, room)));
+    this.#heldBytes += Math.min(part.length, room);
     if (part.length <= room) return;
-    this.#deliver(true);
+    this.#endLine(` [line cut at ${this.#maxBytes} bytes]`);
     this.#isSkipping = true;
   }
 
-  #endLine(): void {
-    if (!this.#isSkipping) this.#deliver(false);
-    this.#reset();
-  }
-
-  #deliver(isCut: boolean): void {
-    this.#onLine(this.#parts.length === 1 ? this.#first() : Buffer.concat(this.#parts), isCut);
-  }
-
-  #first(): Buffer {
-    return this.#parts[0] ?? Buffer.alloc(0);
-  }
-
-  #reset(): void {
-    this.#parts = [];
-    this.#bytes = 0;
-    this.#isSkipping = false;
+  #endLine(mark = ""): void {
+    const line = Buffer.concat([...this.#held, Buffer.from(`${mark}\n`)]);
+    this.#held = [];
+    this.#heldBytes = 0;
+    this.#onLines(line);
   }
 }

@@ -11,13 +11,17 @@ export interface ProcessIdentity {
 /** The process's identity now; undefined if there is none with this pid. */
 export function identify(pid: number): ProcessIdentity | undefined {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    // The command name may hold spaces and parentheses; fields are counted after its last one.
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return { pid, startTicks: Number(fields[19]) };
+    return { pid, startTicks: Number(statFields(pid)[19]) };
   } catch {
     return undefined;
   }
+}
+
+/** Fields of the process's `stat` from its state on (proc(5) counts that as the third). */
+function statFields(pid: number): string[] {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  // The command name may hold spaces and parentheses; fields are counted after its last one.
+  return stat.slice(stat.lastIndexOf(")") + 2).split(" ");
 }
 
 /** All descendants of `pid`, itself included, by the children lists of every thread. */
@@ -48,8 +52,7 @@ function childrenOf(pid: number): number[] {
 /** True while a process with this identity exists and has not merely ended unreaped. */
 export function isAlive(process: ProcessIdentity): boolean {
   try {
-    const stat = readFileSync(`/proc/${process.pid}/stat`, "utf8");
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    const fields = statFields(process.pid);
     return fields[0] !== "Z" && fields[0] !== "X" && Number(fields[19]) === process.startTicks;
   } catch {
     return false;
@@ -66,31 +69,73 @@ export function killExactly(target: ProcessIdentity): void {
   }
 }
 
+/** Looks are repeated while processes ended under them, but not for ever: others may start some without end. */
+const MAX_LOOKS = 5;
+/** A process that starts one program after another shows its environment a third of the time. */
+const MAX_READS = 100;
+
 /** Every process whose environment has `name` with a value `accepts` says yes to. */
 export async function processesWithVariable(
   name: string,
   accepts: (value: string) => boolean,
 ): Promise<ProcessIdentity[]> {
   if (process.platform !== "linux") return [];
-  const entries = await readdir("/proc");
-  const pids = entries.filter((entry) => /^\d+$/u.test(entry)).map(Number);
-  const found = await Promise.all(
-    pids.map(async (pid) => {
-      const before = identify(pid);
-      const value = await environmentVariable(pid, name);
-      return before !== undefined && value !== undefined && accepts(value) ? [before] : [];
-    }),
-  );
-  return found.flat();
+  const found = new Map<number, ProcessIdentity>();
+  for (let look = 0; look < MAX_LOOKS; look += 1) {
+    const entries = await readdir("/proc");
+    const pids = entries.filter((entry) => /^\d+$/u.test(entry)).map(Number);
+    const isStill = await Promise.all(
+      pids.map(async (pid) => {
+        const before = identify(pid);
+        const environment = await environmentOf(pid);
+        if (before === undefined || environment === undefined) return false;
+        if (hasVariable(environment, name, accepts)) found.set(pid, before);
+        return true;
+      }),
+    );
+    // One that ended before it was read may have left children that were not listed yet.
+    if (isStill.every(Boolean)) break;
+  }
+  return [...found.values()];
 }
 
-/** An environment that cannot be read belongs to someone else: never ours to touch. */
-async function environmentVariable(pid: number, name: string): Promise<string | undefined> {
+function hasVariable(
+  environment: string,
+  name: string,
+  accepts: (value: string) => boolean,
+): boolean {
+  const entry = environment.split("\0").find((member) => member.startsWith(`${name}=`));
+  return entry !== undefined && accepts(entry.slice(name.length + 1));
+}
+
+/**
+ * The environment a process was started with, undefined if it has ended; one that cannot be read
+ * belongs to someone else: never ours to touch. A process that is just starting a program shows
+ * none for a moment, so nothing is read again.
+ */
+async function environmentOf(pid: number): Promise<string | undefined> {
   try {
-    const environ = await readFile(`/proc/${pid}/environ`, "utf8");
-    const entry = environ.split("\0").find((member) => member.startsWith(`${name}=`));
-    return entry?.slice(name.length + 1);
-  } catch {
-    return undefined;
+    for (let reads = 0; reads < MAX_READS; reads += 1) {
+      const environment = await readFile(`/proc/${pid}/environ`, "utf8");
+      if (environment !== "" || !mayHaveEnvironment(pid)) return environment;
+    }
+    return "";
+  } catch (error) {
+    return isGone(error) ? undefined : "";
   }
+}
+
+/** Threads of the kernel and the dead that nobody has reaped never show one. */
+function mayHaveEnvironment(pid: number): boolean {
+  const fields = statFields(pid);
+  return fields[0] !== "Z" && fields[0] !== "X" && (Number(fields[6]) & KERNEL_THREAD) === 0;
+}
+
+/** PF_KTHREAD of linux/sched.h. */
+const KERNEL_THREAD = 0x20_00_00;
+
+function isGone(error: unknown): boolean {
+  return (
+    error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ESRCH")
+  );
 }

@@ -1,28 +1,37 @@
-/** Lets at most `perSecond` items through in any one second and counts what it refused. */
+/** Lines, and bytes of them, that may pass in any one second. */
+export interface Rate {
+  readonly lines: number;
+  readonly bytes: number;
+}
+
+/** Lets at most a rate through and counts the lines that it refused. */
 export class RateLimit {
-  readonly #perSecond: number;
+  readonly rate: Rate;
   readonly #now: () => number;
   #windowStart = 0;
-  #inWindow = 0;
+  #lines = 0;
+  #bytes = 0;
   #refused = 0;
 
-  constructor(perSecond: number, now: () => number = () => performance.now()) {
-    this.#perSecond = perSecond;
+  constructor(rate: Rate, now: () => number = () => performance.now()) {
+    this.rate = rate;
     this.#now = now;
   }
 
-  take(): boolean {
+  /** How many of `lines` lines, which are `bytes` long together, may pass. */
+  take(lines: number, bytes: number): number {
     const now = this.#now();
     if (now - this.#windowStart >= 1_000) {
       this.#windowStart = now;
-      this.#inWindow = 0;
+      this.#lines = 0;
+      this.#bytes = 0;
     }
-    if (this.#inWindow < this.#perSecond) {
-      this.#inWindow += 1;
-      return true;
-    }
-    this.#refused += 1;
-    return false;
+    const isFull = this.#bytes >= this.rate.bytes;
+    const passed = isFull ? 0 : Math.min(lines, this.rate.lines - this.#lines);
+    this.#lines += passed;
+    this.#bytes += bytes;
+    this.#refused += lines - passed;
+    return passed;
   }
 
   /** How many were refused since the last call. */

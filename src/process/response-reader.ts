@@ -1,6 +1,7 @@
 import { isUtf8 } from "node:buffer";
 import { CjmError } from "../errors/index.ts";
 import { BodyScanner } from "../protocol/index.ts";
+import { loopTurn, nextTurn } from "./loop-turn.ts";
 
 const NEWLINE = 0x0a;
 
@@ -74,6 +75,8 @@ export async function* readJsonLines(body: AsyncIterable<Uint8Array>): AsyncGene
       pending.push(part.subarray(start, end));
       if (!pending.isEmpty) yield pending.take();
       start = end + 1;
+      // A piece of the body may hold thousands of lines, and no wait of their readers is a turn.
+      if (!loopTurn.hasTime) await nextTurn();
     }
     pending.push(part.subarray(start));
   }

@@ -1,4 +1,4 @@
-import { Pool } from "undici";
+import { errors, Pool } from "undici";
 import type { Dispatcher } from "undici";
 import type { z } from "zod";
 import { CjmError } from "../errors/index.ts";
@@ -6,6 +6,7 @@ import { healthSchema, jobErrorBodySchema } from "../protocol/index.ts";
 import { within } from "../util/wait.ts";
 import { type Exchange, exchange, type ExchangeRequest } from "./exchange.ts";
 import { failureOf, refusalOf } from "./failures.ts";
+import { pacedConnector } from "./paced-socket.ts";
 import { readJson, readJsonLines } from "./response-reader.ts";
 import {
   describeExit,
@@ -190,7 +191,7 @@ export class WorkerConnection implements AsyncDisposable {
   async #explain(error: unknown, { signal }: CallOptions): Promise<unknown> {
     if (signal?.aborted === true) return signal.reason;
     if (error instanceof CjmError) return error;
-    const exit = await within(this.worker.exited, EXIT_EVIDENCE_MS);
+    const exit = isNoHttp(error) ? undefined : await within(this.worker.exited, EXIT_EVIDENCE_MS);
     if (exit !== undefined) return deathError(this.#capability, exit, error);
     return new CjmError(
       "RESPONSE_INVALID",
@@ -198,6 +199,12 @@ export class WorkerConnection implements AsyncDisposable {
       { cause: error },
     );
   }
+}
+
+/** True for bytes that no death of a worker explains: the parser has read too much or what is no HTTP. */
+function isNoHttp(error: unknown): boolean {
+  if (error instanceof errors.HeadersOverflowError) return true;
+  return error instanceof errors.HTTPParserError && !error.message.includes("EOF");
 }
 
 function isSuccess(status: number): boolean {
@@ -230,9 +237,15 @@ export function deathError(capability: string, exit: WorkerExit, cause?: unknown
 
 function openPool(address: string): Pool {
   const options = { connections: MAX_CONNECTIONS, headersTimeout: 0, bodyTimeout: 0 };
-  const unix = /^unix:(?<path>.+)$/u.exec(address)?.groups?.["path"];
-  if (unix !== undefined) return new Pool("http://localhost", { ...options, socketPath: unix });
-  const tcp = /^tcp:(?<host>127\.0\.0\.1:\d+)$/u.exec(address)?.groups?.["host"];
-  if (tcp !== undefined) return new Pool(`http://${tcp}`, options);
+  const path = /^unix:(?<path>.+)$/u.exec(address)?.groups?.["path"];
+  if (path !== undefined) {
+    return new Pool("http://localhost", { ...options, connect: pacedConnector({ path }) });
+  }
+  const port = /^tcp:127\.0\.0\.1:(?<port>\d+)$/u.exec(address)?.groups?.["port"];
+  if (port !== undefined) {
+    const host = "127.0.0.1";
+    const connect = pacedConnector({ host, port: Number(port) });
+    return new Pool(`http://${host}:${port}`, { ...options, connect });
+  }
   throw new CjmError("WORKER_HANDSHAKE", `Worker reports an address it may not have: ${address}`);
 }

@@ -2,21 +2,19 @@ import { Duplex, type Readable } from "node:stream";
 import { constants } from "node:os";
 import { execa } from "execa";
 import { CjmError } from "../errors/index.ts";
-import {
-  type Cage,
-  PROTOCOL_VERSION,
-  type ReadyFrame,
-  type WorkerFrame,
-} from "../protocol/index.ts";
+import { type Cage, PROTOCOL_VERSION, type ReadyFrame } from "../protocol/index.ts";
 import { randomHex } from "../util/ids.ts";
+import { type LineBlock, outputTexts } from "../util/lines.ts";
 import { within } from "../util/wait.ts";
 import { cagedCommand } from "./cage.ts";
 import { cgroupPlace, WorkerCgroup } from "./cgroup.ts";
-import { ControlStream } from "./control-stream.ts";
+import { type ActiveFrame, ControlStream } from "./control-stream.ts";
 import { awaitHealth } from "./foreign-worker.ts";
 import { OutputPump, type OutputStream } from "./output-pump.ts";
 import { identify, killExactly, type ProcessIdentity, processTree } from "./process-table.ts";
 import { endSessionProcesses, SESSION_VARIABLE } from "./session.ts";
+
+const LAST_WORDS_BYTES = 64 * 1024;
 
 /** Descriptor of the control stream in the worker; the first one after stdin, stdout and stderr. */
 export const CONTROL_FD = 3;
@@ -35,8 +33,10 @@ export interface WorkerSpec {
 
 /** Where a worker's frames and output go; every method returns at once and never throws. */
 export interface WorkerSink {
-  frame(frame: WorkerFrame): void;
-  output(stream: OutputStream, line: string): void;
+  frame(frame: ActiveFrame): void;
+  /** Log frames, not parsed. */
+  logs(lines: LineBlock): void;
+  output(stream: OutputStream, lines: LineBlock): void;
   note(message: string): void;
 }
 
@@ -135,7 +135,9 @@ class RunningWorker {
   readonly exited: Promise<WorkerExit>;
   exit: WorkerExit | undefined;
   readonly #firstReady = Promise.withResolvers<ReadyFrame>();
-  readonly #stderrTail: string[] = [];
+  /** What was last written to stderr, as long as it may have to tell why there is no worker. */
+  #lastWords = Buffer.alloc(0);
+  #isReady = false;
   #bye: number | null = null;
   #isEndedByHost = false;
 
@@ -148,18 +150,21 @@ class RunningWorker {
         if (frame.type === "ready") this.#firstReady.resolve(frame);
         else sink.frame(frame);
       },
+      logs: (lines) => {
+        sink.logs(lines);
+      },
       note: (message) => {
         sink.note(message);
       },
       ended: () => undefined,
     });
     const pumps = [
-      new OutputPump(child.stdout, (line) => {
-        sink.output("stdout", line);
+      new OutputPump(child.stdout, (lines) => {
+        sink.output("stdout", lines);
       }),
-      new OutputPump(child.stderr, (line) => {
-        this.#keepTail(line);
-        sink.output("stderr", line);
+      new OutputPump(child.stderr, (lines) => {
+        this.#keepTail(lines);
+        sink.output("stderr", lines);
       }),
     ];
     this.exited = child.exited.then(async ({ code, signal }) => {
@@ -192,6 +197,8 @@ class RunningWorker {
       ]);
       if (ready.protocol !== PROTOCOL_VERSION) throw this.#wrongProtocol(ready.protocol);
       if (!isWhereTold(ready.address, this.spec)) throw this.#wrongAddress(ready.address);
+      this.#isReady = true;
+      this.#lastWords = Buffer.alloc(0);
       return ready;
     } finally {
       over.abort();
@@ -245,14 +252,15 @@ class RunningWorker {
     return exit;
   }
 
-  #keepTail(line: string): void {
-    this.#stderrTail.push(line);
-    if (this.#stderrTail.length > 5) this.#stderrTail.shift();
+  #keepTail({ bytes }: LineBlock): void {
+    if (this.#isReady) return;
+    this.#lastWords = Buffer.concat([this.#lastWords, bytes]).subarray(-LAST_WORDS_BYTES);
   }
 
   #exitedEarly(exit: WorkerExit): CjmError {
     const { capability, sessionId } = this.spec;
-    const tail = this.#stderrTail.length === 0 ? "" : `: ${this.#stderrTail.join(" | ")}`;
+    const lines = outputTexts(this.#lastWords).slice(-5);
+    const tail = lines.length === 0 ? "" : `: ${lines.join(" | ")}`;
     return new CjmError(
       "WORKER_EXITED",
       `Worker of "${capability}" ended ${describeExit(exit)} before it was ready${tail}`,

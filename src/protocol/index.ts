@@ -2,6 +2,8 @@ export * from "./body-scanner.ts";
 export * from "./frames.ts";
 export * from "./json-schema.ts";
 export * from "./limits.ts";
+export * from "./log-frames.ts";
 export * from "./manifest.ts";
 export * from "./references.ts";
+export * from "./structural-surface.ts";
 export * from "./wire.ts";

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { NAME_PATTERN } from "../util/ids.ts";
 import { sha256Schema } from "./references.ts";
-import { structuralSurfaceSchema } from "./wire.ts";
+import { structuralSurfaceSchema } from "./structural-surface.ts";
 
 export const MANIFEST_FORMAT_VERSION = "2.0";
 export const PLATFORMS = [

@@ -91,17 +91,5 @@ export const statusReplySchema = z.looseObject({
   detail: z.string().nullish(),
 });
 
-export const surfaceMethodSchema = z.object({
-  name: z.string(),
-  signature: z.string().default(""),
-  params: z.array(z.string()).default([]),
-});
-export const structuralSurfaceSchema = z.object({
-  methods: z.array(surfaceMethodSchema),
-  properties: z.array(z.string()),
-  attributes: z.record(z.string(), z.string()).or(z.array(z.unknown())).default({}),
-});
-export type StructuralSurface = z.output<typeof structuralSurfaceSchema>;
-
 export const WIRE_KIND_KEY = "__wire__";
 export const WIRE_DATA_KEY = "data";

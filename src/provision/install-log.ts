@@ -2,6 +2,7 @@ import { createWriteStream, mkdirSync, type WriteStream } from "node:fs";
 import { once } from "node:events";
 import { dirname } from "node:path";
 import { LineSplitter } from "../process/line-splitter.ts";
+import { splitLines } from "../util/lines.ts";
 
 const MAX_LOG_BYTES = 16 * 1024 * 1024;
 const MAX_LINE_BYTES = 8 * 1024;
@@ -23,7 +24,9 @@ export class InstallLog implements AsyncDisposable {
   constructor(path: string, onLine: (line: string) => void = () => undefined) {
     this.path = path;
     this.#onLine = onLine;
-    this.#splitter = new LineSplitter(MAX_LINE_BYTES, (line) => this.line(line.toString("utf8")));
+    this.#splitter = new LineSplitter(MAX_LINE_BYTES, (lines) => {
+      for (const line of splitLines(lines)) this.line(Buffer.from(line).toString("utf8"));
+    });
   }
 
   /** Output of an installer. */

@@ -22,6 +22,8 @@ export interface ActiveRun {
   readonly lookups: Set<string>;
   /** Nodes and items whose result came from the cache. */
   readonly cached: Map<string, CacheEntry>;
+  /** Of its members' results together. */
+  resultSize: number;
   /** It has failed under `fail_fast`, or was cancelled: nothing starts, and nothing is repeated. */
   isHalted: boolean;
   /** A unit that starts more of what is ready is on its way. */

@@ -24,7 +24,8 @@ import {
   recordOf,
 } from "./composition-rows.ts";
 import { type ActiveRun, outcomeOf } from "./active-run.ts";
-import type { JobEntry } from "./job.ts";
+import { type JobEntry, resultSize } from "./job.ts";
+import { RESULTS_IN_MEMORY } from "./job-table.ts";
 import type { JobQueue } from "./queue.ts";
 import { NodeStarter, STARTS_PER_UNIT } from "./node-starter.ts";
 import type { Unit } from "./unit.ts";
@@ -37,6 +38,7 @@ export class CompositionRunner {
   readonly active = new Map<string, ActiveRun>();
   readonly #finished = new Set<ActiveRun>();
   #finishedNodes = 0;
+  #finishedResults = 0;
   readonly #queue: JobQueue;
   readonly #starter: NodeStarter;
 
@@ -88,6 +90,7 @@ export class CompositionRunner {
       committed: "running",
       members: new Map(),
       done: Promise.withResolvers<void>(),
+      resultSize: 0,
       isHalted: false,
       goesOn: false,
       lookups: new Set(),
@@ -161,6 +164,7 @@ export class CompositionRunner {
     const active = compositionId === null ? undefined : this.active.get(compositionId);
     if (active === undefined || nodeId === null) return;
     active.members.delete(entry.spec.id);
+    active.resultSize += resultSize(entry);
     keepInCache(entry, unit);
     const outcome = outcomeOf(entry);
     const freed =
@@ -239,14 +243,18 @@ export class CompositionRunner {
     });
   }
 
-  /** Keeps what is over within the bound for jobs that are: by nodes, a large one counts as many. */
+  /** Keeps what is over within the bounds for jobs that are, by the nodes and their results. */
   #forgetOldest(ended: ActiveRun): void {
     this.#finished.add(ended);
     this.#finishedNodes += ended.run.nodeRuns.size;
+    this.#finishedResults += ended.resultSize;
+    const { history } = this.#queue.loop.options;
     for (const oldest of this.#finished) {
-      if (this.#finishedNodes <= this.#queue.loop.options.history || oldest === ended) return;
+      const isWithin = this.#finishedNodes <= history && this.#finishedResults <= RESULTS_IN_MEMORY;
+      if (isWithin || oldest === ended) return;
       this.#finished.delete(oldest);
       this.#finishedNodes -= oldest.run.nodeRuns.size;
+      this.#finishedResults -= oldest.resultSize;
       this.active.delete(oldest.run.id);
     }
   }

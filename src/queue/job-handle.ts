@@ -1,3 +1,4 @@
+import { CjmError } from "../errors/index.ts";
 import type { ChunkChannel } from "./chunk-channel.ts";
 import type { QueueEvent } from "./events.ts";
 import type { JobView } from "./job.ts";
@@ -33,9 +34,16 @@ export class JobHandle implements AsyncIterable<unknown> {
     return this.#queue.events(this.id, afterSeq);
   }
 
-  /** The chunks of a streaming job; leaving the loop early cancels it. @throws the job's own error. */
+  /**
+   * The chunks of a streaming job; leaving the loop early cancels it.
+   *
+   * @throws the job's own error; `METHOD_NOT_SUPPORTED` if it was not submitted as a stream.
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator {
-    if (this.#chunks === null) return;
+    if (this.#chunks === null) {
+      const message = `Job ${this.id} is no stream: submit it with submitStream, or wait for its result`;
+      throw new CjmError("METHOD_NOT_SUPPORTED", message);
+    }
     let isRead = false;
     try {
       yield* this.#chunks.read();

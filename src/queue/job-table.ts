@@ -1,5 +1,8 @@
 import type { JobStatus } from "../store/index.ts";
-import { isTerminal, type JobEntry, requireStep } from "./job.ts";
+import { isTerminal, type JobEntry, requireStep, resultSize } from "./job.ts";
+
+/** Results of what is over that are kept, in characters; the store has them all. */
+export const RESULTS_IN_MEMORY = 64 * 1024 * 1024;
 
 /** How many jobs are in each state; of those that are over, all since the host started. */
 export type JobCounts = Readonly<Record<JobStatus, number>>;
@@ -19,10 +22,12 @@ export class JobTable {
     failed: 0,
     cancelled: 0,
   };
-  readonly #finished = new Set<JobEntry>();
+  /** With the size of each result. */
+  readonly #finished = new Map<JobEntry, number>();
+  #resultSize = 0;
   readonly #history: number;
 
-  /** `history`: jobs that are over and kept. */
+  /** `history`: jobs that are over and kept, fewer where their results are large. */
   constructor(history: number) {
     this.#history = history;
   }
@@ -67,10 +72,13 @@ export class JobTable {
     this.#counts[status] += 1;
     entry.status = status;
     if (!isTerminal(status)) return;
-    this.#finished.add(entry);
-    for (const oldest of this.#finished) {
-      if (this.#finished.size <= this.#history) break;
+    const size = resultSize(entry);
+    this.#finished.set(entry, size);
+    this.#resultSize += size;
+    for (const [oldest, itsSize] of this.#finished) {
+      if (this.#finished.size <= this.#history && this.#resultSize <= RESULTS_IN_MEMORY) break;
       this.#finished.delete(oldest);
+      this.#resultSize -= itsSize;
       this.#entries.delete(oldest.spec.id);
     }
   }
@@ -86,7 +94,7 @@ export class JobTable {
 
   /** Jobs that are over and still here, oldest first. */
   finished(): Iterable<JobEntry> {
-    return this.#finished;
+    return this.#finished.keys();
   }
 
   #runningOn({ spec }: JobEntry): Set<JobEntry> {

@@ -1,4 +1,5 @@
 import type { JobError } from "../errors/index.ts";
+import { BODY_LIMITS } from "../protocol/index.ts";
 import type { JobRecord, JobStatus, NewJob, StoredValue } from "../store/index.ts";
 import type { ChunkChannel } from "./chunk-channel.ts";
 import type { CallTarget, ExecutionOutcome } from "./executor.ts";
@@ -89,7 +90,7 @@ export interface JobEntry extends Mutable<Omit<JobView, keyof JobSpec>> {
   attemptNow: RunningAttempt | null;
   /** Pending for a retry and not yet given back to the scheduler. */
   retryTimer: NodeJS.Timeout | null;
-  /** What the result is stored as, once it is known. */
+  /** What the result is stored as, from when it is known until the job is settled. */
   stored: StoredValue | null;
   /** Under which the result may be used again; null where it may not. */
   readonly cacheKey: string | null;
@@ -190,6 +191,12 @@ export function toNewJob({ spec, priority }: JobEntry): NewJob {
     inputBucket: spec.inputBucket,
     vramLimitMb: spec.vramLimitMb,
   };
+}
+
+/** Characters, or bytes, that a result takes at most. */
+export function resultSize({ stored }: Pick<JobEntry, "stored">): number {
+  if (stored === null) return 0;
+  return stored.kind === "inline" ? stored.json.length : BODY_LIMITS.bytes;
 }
 
 /** The view of a job that is only in the store. */

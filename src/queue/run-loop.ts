@@ -316,6 +316,7 @@ export class RunLoop {
     for (const timer of entry.attemptNow?.timers ?? []) clearTimeout(timer);
     entry.attemptNow = null;
     entry.chunks?.close();
+    entry.stored = null;
     entry.done.resolve();
   }
 

@@ -1,3 +1,5 @@
+import type { LineBlock } from "../util/lines.ts";
+
 /** One structured log record of a worker, stamped with the job it belongs to. */
 export interface DiagnosticRecord {
   /** ISO 8601 in UTC. @default the time of the append */
@@ -72,33 +74,47 @@ export interface RetentionResult {
   readonly chunksDeleted: number;
 }
 
-/** A row on its way to the thread: columns in the order of the table. */
+/** Log frames of one worker session as they arrived; not parsed, so some may be none. */
+export interface FrameLines {
+  readonly workerSessionId: string;
+  /** Who is named where a line is no frame: the instance. */
+  readonly source: string;
+  readonly lines: LineBlock;
+}
+
+/** What a worker wrote to its stdout or stderr, as it arrived. */
+export interface OutputLines {
+  readonly workerSessionId: string;
+  readonly stream: "stdout" | "stderr";
+  readonly lines: LineBlock;
+}
+
+/** Columns in their order: of a record, and of a line of output. */
+export const COLUMNS = {
+  record: ["ts", "workerSessionId", "jobId", "level", "loggerName", "message", "excText"],
+  chunk: ["ts", "workerSessionId", "stream", "content"],
+} as const;
+export type Kind = keyof typeof COLUMNS;
+/** Values in the order of {@link COLUMNS}. */
+export type Row = readonly (string | null)[];
+
+/** On its way to the thread. */
 export type DiagnosticEntry =
-  | {
-      readonly kind: "record";
-      readonly row: readonly [
-        ts: string,
-        workerSessionId: string | null,
-        jobId: string | null,
-        level: string,
-        loggerName: string,
-        message: string,
-        excText: string | null,
-      ];
-    }
-  | {
-      readonly kind: "chunk";
-      readonly row: readonly [
-        ts: string,
-        workerSessionId: string | null,
-        stream: string,
-        content: string,
-      ];
-    };
+  | { readonly kind: Kind; readonly row: Row }
+  | ({ readonly kind: "frames"; readonly ts: string } & FrameLines)
+  | ({ readonly kind: "output"; readonly ts: string } & OutputLines);
+
+/** What the thread starts with. */
+export interface ThreadData {
+  readonly path: string;
+  readonly secrets: readonly string[];
+}
 
 /** Host to thread. */
 export type ThreadRequest =
   | { readonly type: "append"; readonly entries: readonly DiagnosticEntry[] }
+  /** Values that must not be in anything that is appended from here on. */
+  | { readonly type: "learn"; readonly secrets: readonly string[] }
   | {
       readonly type: "retain";
       readonly id: number;

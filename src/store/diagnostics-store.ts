@@ -7,29 +7,36 @@ import type {
   ChunkFilter,
   DiagnosticEntry,
   DiagnosticRecord,
+  FrameLines,
+  OutputLines,
   RecordFilter,
   Retention,
   RetentionResult,
   StoredChunk,
   StoredRecord,
   StreamChunk,
+  ThreadData,
   ThreadReply,
   ThreadRequest,
 } from "./diagnostics-records.ts";
+import { countOf, sizeOf } from "./diagnostics-rows.ts";
 
-const DEFAULT_CAPACITY = 50_000;
+const DEFAULT_CAPACITY = 500_000;
 /** Characters that may wait; long lines fill the memory before their number does. */
 const DEFAULT_CAPACITY_CHARACTERS = 64 * 1024 * 1024;
+/** Entries in one batch, each of which may be a chunk of many lines. */
 const MAX_BATCH = 5_000;
-const MAX_BATCH_CHARACTERS = 8 * 1024 * 1024;
+const MAX_BATCH_CHARACTERS = 2 * 1024 * 1024;
+/** What comes in less time after a batch waits for company: each batch is a commit. */
+const BATCH_MS = 20;
 const MS_PER_DAY = 86_400_000;
 
 export interface DiagnosticsStoreOptions {
-  /** Applied to every message, traceback and line before it leaves this thread. */
-  readonly redact?: (text: string) => string;
-  /** Entries that may wait; beyond that the oldest are dropped and counted. @default 50000 */
+  /** Values that are taken out of every message, traceback and line before it is written. */
+  readonly secrets?: readonly string[];
+  /** Lines and records that may wait; beyond that the oldest are dropped and counted. @default 500000 */
   readonly capacity?: number;
-  /** Characters of text that may wait, likewise. @default 64 Mi */
+  /** Characters that may wait, likewise. @default 64 Mi */
   readonly capacityCharacters?: number;
   /** @default the wall clock */
   readonly now?: () => Date;
@@ -38,14 +45,13 @@ export interface DiagnosticsStoreOptions {
 /**
  * The disposable narrative: log records and raw output in `diagnostics.db`.
  *
- * A thread of its own writes it, so that a worker that prints without end costs the run loop no
- * more than the hand-over. Appends never wait and never fail; what could not be kept is counted in
- * `dropped` and told in a record. Close it with `await using`.
+ * A thread of its own parses, redacts and writes it, so that a worker that prints without end costs
+ * the run loop no more than the hand-over of a chunk. Appends never wait and never fail; what could
+ * not be kept is counted in `dropped` and told in a record. Close it with `await using`.
  */
 export class DiagnosticsStore implements AsyncDisposable {
   readonly #thread: Worker;
   readonly #reader: DiagnosticsReader;
-  readonly #redact: (text: string) => string;
   readonly #capacity: number;
   readonly #capacityCharacters: number;
   readonly #now: () => Date;
@@ -53,9 +59,11 @@ export class DiagnosticsStore implements AsyncDisposable {
   #waiting: DiagnosticEntry[] = [];
   /** Entries before this position have been dropped or sent. */
   #head = 0;
+  #waitingLines = 0;
   #waitingCharacters = 0;
   #inFlight = false;
   #sendScheduled = false;
+  #lastSent = 0;
   #dropped = 0;
   #droppedTold = 0;
   #failure: CjmError | undefined;
@@ -67,7 +75,6 @@ export class DiagnosticsStore implements AsyncDisposable {
   private constructor(thread: Worker, reader: DiagnosticsReader, options: DiagnosticsStoreOptions) {
     this.#thread = thread;
     this.#reader = reader;
-    this.#redact = options.redact ?? ((text) => text);
     this.#capacity = options.capacity ?? DEFAULT_CAPACITY;
     this.#capacityCharacters = options.capacityCharacters ?? DEFAULT_CAPACITY_CHARACTERS;
     this.#now = options.now ?? (() => new Date());
@@ -85,7 +92,8 @@ export class DiagnosticsStore implements AsyncDisposable {
     options: DiagnosticsStoreOptions = {},
   ): Promise<DiagnosticsStore> {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    const thread = new Worker(threadEntry(), { workerData: path, execArgv: [] });
+    const workerData: ThreadData = { path, secrets: options.secrets ?? [] };
+    const thread = new Worker(threadEntry(), { workerData, execArgv: [] });
     const { replaced } = await firstReply(thread);
     const reader = DiagnosticsReader.open(path);
     if (reader === undefined) throw unwritable(`${path} has disappeared`);
@@ -94,7 +102,12 @@ export class DiagnosticsStore implements AsyncDisposable {
     return store;
   }
 
-  /** Entries lost so far because the writer could not keep up or could not write. */
+  /** Takes these values, too, out of everything that is appended from now on. */
+  learn(secrets: readonly string[]): void {
+    if (this.#failure === undefined) this.#post({ type: "learn", secrets });
+  }
+
+  /** Lines and records lost so far because the writer could not keep up or could not write. */
   get dropped(): number {
     return this.#dropped;
   }
@@ -108,22 +121,27 @@ export class DiagnosticsStore implements AsyncDisposable {
         record.jobId ?? null,
         record.level ?? "info",
         record.loggerName ?? "",
-        this.#redact(record.message),
-        typeof record.excText === "string" ? this.#redact(record.excText) : null,
+        record.message,
+        record.excText ?? null,
       ],
     });
   }
 
-  appendChunk(chunk: StreamChunk): void {
+  appendChunk({ ts, workerSessionId, stream, content }: StreamChunk): void {
     this.#append({
       kind: "chunk",
-      row: [
-        chunk.ts ?? this.#now().toISOString(),
-        chunk.workerSessionId ?? null,
-        chunk.stream,
-        this.#redact(chunk.content),
-      ],
+      row: [ts ?? this.#now().toISOString(), workerSessionId ?? null, stream, content],
     });
+  }
+
+  /** Takes over the memory of the lines; a line that is no log frame is kept as a warning. */
+  appendFrames(frames: FrameLines): void {
+    this.#append({ kind: "frames", ts: this.#now().toISOString(), ...frames });
+  }
+
+  /** Takes over the memory of the lines. */
+  appendOutput(output: OutputLines): void {
+    this.#append({ kind: "output", ts: this.#now().toISOString(), ...output });
   }
 
   /**
@@ -137,6 +155,7 @@ export class DiagnosticsStore implements AsyncDisposable {
     const done = Promise.withResolvers<void>();
     this.#flushes.push({ upTo: this.#appended, done });
     this.#keepAlive();
+    if (!this.#inFlight) this.#send();
     await done.promise;
   }
 
@@ -184,35 +203,54 @@ export class DiagnosticsStore implements AsyncDisposable {
   }
 
   #append(entry: DiagnosticEntry): void {
+    const count = countOf(entry);
     if (this.#failure !== undefined) {
-      this.#dropped += 1;
+      this.#dropped += count;
       return;
     }
-    this.#appended += 1;
+    this.#appended += count;
     this.#waiting.push(entry);
-    this.#waitingCharacters += lengthOf(entry);
+    this.#waitingLines += count;
+    this.#waitingCharacters += sizeOf(entry);
     while (this.#isOverfull) this.#dropOldest();
-    if (this.#inFlight || this.#sendScheduled) return;
-    this.#sendScheduled = true;
-    setImmediate(() => {
-      this.#sendScheduled = false;
-      if (!this.#inFlight) this.#send();
-    });
+    if (!this.#inFlight) this.#schedule();
   }
 
   get #isOverfull(): boolean {
-    if (this.#waitingCount > this.#capacity) return true;
-    return this.#waitingCharacters > this.#capacityCharacters && this.#waitingCount > 1;
+    if (this.#waitingLines <= this.#capacity && this.#waitingCharacters <= this.#capacityCharacters)
+      return false;
+    return this.#waitingCount > 1;
   }
 
   #dropOldest(): void {
     const oldest = this.#waiting[this.#head];
-    if (oldest !== undefined) this.#waitingCharacters -= lengthOf(oldest);
+    if (oldest !== undefined) {
+      this.#leave(oldest);
+      this.#dropped += countOf(oldest);
+    }
     this.#head += 1;
-    this.#dropped += 1;
-    if (this.#head <= this.#capacity) return;
+    // The array is shortened now and then, so that dropping is cheap and what was dropped can go.
+    if (this.#head * 2 <= this.#waiting.length) return;
     this.#waiting = this.#waiting.slice(this.#head);
     this.#head = 0;
+  }
+
+  #leave(entry: DiagnosticEntry): void {
+    this.#waitingLines -= countOf(entry);
+    this.#waitingCharacters -= sizeOf(entry);
+  }
+
+  /** At once after a pause, else in company; a flush does not wait for it. */
+  #schedule(): void {
+    if (this.#sendScheduled) return;
+    this.#sendScheduled = true;
+    const send = (): void => {
+      this.#sendScheduled = false;
+      if (!this.#inFlight) this.#send();
+    };
+    const pauseMs = this.#lastSent + BATCH_MS - performance.now();
+    if (pauseMs > 0) setTimeout(send, pauseMs);
+    else setImmediate(send);
   }
 
   /** One batch is under way at a time: what the thread cannot take waits here, where it is bounded. */
@@ -230,18 +268,21 @@ export class DiagnosticsStore implements AsyncDisposable {
       this.#head = 0;
     }
     this.#inFlight = true;
-    this.#post({ type: "append", entries });
+    this.#lastSent = performance.now();
+    const moved = entries.flatMap((entry) => ("lines" in entry ? entry.lines.bytes.buffer : []));
+    this.#post({ type: "append", entries }, moved);
   }
 
-  /** Handing a batch over copies it in this thread: its size bounds how long that takes. */
+  /** Its size bounds what is lost with it, and how long a flush waits that comes after it. */
   #nextBatch(): readonly DiagnosticEntry[] {
     let end = this.#head;
     let characters = 0;
     while (end < Math.min(this.#waiting.length, this.#head + MAX_BATCH)) {
       const entry = this.#waiting[end];
-      characters += entry === undefined ? 0 : lengthOf(entry);
+      if (entry === undefined) break;
+      characters += sizeOf(entry);
       if (characters > MAX_BATCH_CHARACTERS && end > this.#head) break;
-      if (entry !== undefined) this.#waitingCharacters -= lengthOf(entry);
+      this.#leave(entry);
       end += 1;
     }
     return this.#waiting.slice(this.#head, end);
@@ -251,9 +292,9 @@ export class DiagnosticsStore implements AsyncDisposable {
     this.appendRecord({ level: "warning", loggerName: "cjm.diagnostics", message });
   }
 
-  #post(request: ThreadRequest): void {
+  #post(request: ThreadRequest, moved: readonly ArrayBuffer[] = []): void {
     // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
-    this.#thread.postMessage(request);
+    this.#thread.postMessage(request, moved);
   }
 
   #onReply(reply: ThreadReply): void {
@@ -262,7 +303,9 @@ export class DiagnosticsStore implements AsyncDisposable {
     this.#inFlight = false;
     this.#dropped += reply.lost;
     this.#settleFlushes();
-    this.#send();
+    const isWaitedFor = this.#flushes.length > 0 || this.#waitingCharacters > MAX_BATCH_CHARACTERS;
+    if (isWaitedFor || this.#dropped > this.#droppedTold) this.#send();
+    else if (this.#waitingCount > 0) this.#schedule();
   }
 
   #onRetained(reply: Extract<ThreadReply, { type: "retained" }>): void {
@@ -274,7 +317,7 @@ export class DiagnosticsStore implements AsyncDisposable {
   }
 
   #settleFlushes(): void {
-    const settled = this.#appended - this.#waitingCount;
+    const settled = this.#appended - this.#waitingLines;
     const isDone = ({ upTo }: { readonly upTo: number }): boolean => upTo <= settled;
     for (const { done } of this.#flushes.filter(isDone)) done.resolve();
     this.#flushes = this.#flushes.filter((flush) => !isDone(flush));
@@ -289,8 +332,9 @@ export class DiagnosticsStore implements AsyncDisposable {
 
   #fail(error: unknown): void {
     this.#failure = unwritable(error instanceof Error ? error.message : String(error), error);
-    this.#dropped += this.#waitingCount;
+    this.#dropped += this.#waitingLines;
     this.#waiting = [];
+    this.#waitingLines = 0;
     this.#waitingCharacters = 0;
     this.#head = 0;
     this.#giveUp(this.#failure);
@@ -301,13 +345,6 @@ export class DiagnosticsStore implements AsyncDisposable {
     for (const waiting of this.#retentions.values()) waiting.reject(failure);
     this.#retentions.clear();
   }
-}
-
-/** Characters of everything in a row that may be long. */
-function lengthOf({ row }: DiagnosticEntry): number {
-  let length = 0;
-  for (const value of row) length += value?.length ?? 0;
-  return length;
 }
 
 /** Beside this file and of its kind: `.ts` from source, `.js` from a build. */

@@ -1,59 +1,37 @@
 import { renameSync, rmSync } from "node:fs";
-import { setImmediate as yieldToMessages } from "node:timers/promises";
 import { parentPort, workerData } from "node:worker_threads";
 import BetterSqlite3, { type Database } from "better-sqlite3";
+import {
+  type Block,
+  BlockBuilder,
+  DIAGNOSTICS_SCHEMA,
+  DIAGNOSTICS_VERSION,
+} from "./diagnostics-blocks.ts";
 import type {
   DiagnosticEntry,
-  RetentionResult,
+  Kind,
+  ThreadData,
   ThreadReply,
   ThreadRequest,
 } from "./diagnostics-records.ts";
+import { retain } from "./diagnostics-retention.ts";
+import { addRows, countOf } from "./diagnostics-rows.ts";
+import { createRedactor } from "./redact.ts";
 
-/** A disposable store is not migrated: a file of another version is put aside. */
-const SCHEMA_VERSION = 1;
-
-const SCHEMA = `
-create table if not exists records (
-  seq integer primary key autoincrement,
-  ts text not null,
-  worker_session_id text,
-  job_id text,
-  level text not null default 'INFO',
-  logger_name text not null default '',
-  message text not null,
-  exc_text text
-);
-create index if not exists idx_records_job on records (job_id);
-create index if not exists idx_records_session on records (worker_session_id);
-create index if not exists idx_records_ts on records (ts);
-create table if not exists stream_chunks (
-  seq integer primary key autoincrement,
-  ts text not null,
-  worker_session_id text,
-  stream text not null default 'stdout',
-  content text not null
-);
-create index if not exists idx_chunks_session on stream_chunks (worker_session_id);
-create index if not exists idx_chunks_ts on stream_chunks (ts);
-`;
-
-const TABLES = ["records", "stream_chunks"] as const;
-type Table = (typeof TABLES)[number];
-
-/** Rows deleted in one transaction; appends go between two of them. */
-const DELETE_BATCH = 2_500;
-
-function main(path: string): void {
+function main({ path, secrets }: ThreadData): void {
   const port = parentPort;
   if (port === null) throw new TypeError("This file is the entry of a worker thread");
   const { sqlite, replaced } = openOrReplace(path);
-  const write = createWriter(sqlite);
+  const writer = new Writer(sqlite, secrets);
   const reply = (message: ThreadReply): void => port.postMessage(message);
 
   port.on("message", (request: ThreadRequest) => {
     switch (request.type) {
       case "append":
-        reply(append(write, request.entries));
+        reply(append(writer, request.entries));
+        break;
+      case "learn":
+        writer.learn(request.secrets);
         break;
       case "retain":
         void retain(sqlite, request).then(
@@ -95,12 +73,14 @@ function openDatabase(path: string): Database {
     sqlite.pragma("synchronous = NORMAL");
     sqlite.pragma("journal_size_limit = 67108864");
     const version = sqlite.pragma("user_version", { simple: true });
-    if (version !== 0 && version !== SCHEMA_VERSION) {
+    if (version !== 0 && version !== DIAGNOSTICS_VERSION) {
       throw new Error(`its schema is version ${String(version)}`);
     }
-    sqlite.exec(SCHEMA);
-    sqlite.pragma(`user_version = ${SCHEMA_VERSION}`);
-    for (const table of TABLES) sqlite.prepare(`select 1 from ${table} limit 1`).get();
+    sqlite.exec(DIAGNOSTICS_SCHEMA);
+    sqlite.pragma(`user_version = ${DIAGNOSTICS_VERSION}`);
+    for (const kind of ["record", "chunk"]) {
+      sqlite.prepare(`select 1 from ${kind}_blocks limit 1`).get();
+    }
     return sqlite;
   } catch (error) {
     sqlite.close();
@@ -108,21 +88,72 @@ function openDatabase(path: string): Database {
   }
 }
 
-function createWriter(sqlite: Database): (entries: readonly DiagnosticEntry[]) => void {
-  const record = sqlite.prepare(
-    `insert into records (ts, worker_session_id, job_id, level, logger_name, message, exc_text)
-     values (?, ?, ?, ?, ?, ?, ?)`,
+type Insert = (lastSeq: number, block: Block) => void;
+
+/** The one writer of both tables. */
+class Writer {
+  /** Writes entries in one transaction; throws if it could not be committed. */
+  readonly write: (entries: readonly DiagnosticEntry[]) => void;
+  readonly #inserts: Readonly<Record<Kind, Insert>>;
+  readonly #secrets: Set<string>;
+  #redact: (text: string) => string;
+  /** Number of the last row of each table. */
+  #last: Readonly<Record<Kind, number>>;
+
+  constructor(sqlite: Database, secrets: readonly string[]) {
+    this.#secrets = new Set(secrets);
+    this.#redact = createRedactor(secrets);
+    this.#inserts = { record: insertInto(sqlite, "record"), chunk: insertInto(sqlite, "chunk") };
+    this.#last = { record: lastSeq(sqlite, "record"), chunk: lastSeq(sqlite, "chunk") };
+    const transaction = sqlite.transaction((entries: readonly DiagnosticEntry[]) =>
+      this.#insert(entries),
+    );
+    this.write = (entries) => {
+      // Kept only when committed: a number that was rolled back is given again.
+      this.#last = transaction(entries);
+    };
+  }
+
+  learn(values: readonly string[]): void {
+    for (const value of values) this.#secrets.add(value);
+    this.#redact = createRedactor([...this.#secrets]);
+  }
+
+  #insert(entries: readonly DiagnosticEntry[]): Readonly<Record<Kind, number>> {
+    const last = { ...this.#last };
+    const onBlock = (block: Block): void => {
+      last[block.kind] += block.count;
+      this.#inserts[block.kind](last[block.kind], block);
+    };
+    const records = new BlockBuilder("record", this.#redact, onBlock);
+    const chunks = new BlockBuilder("chunk", this.#redact, onBlock);
+    addRows(entries, { record: (row) => records.add(row), chunk: (row) => chunks.add(row) });
+    records.end();
+    chunks.end();
+    return last;
+  }
+}
+
+function insertInto(sqlite: Database, kind: Kind): Insert {
+  const statement = sqlite.prepare(
+    `insert into ${kind}_blocks (last_seq, count, first_ts, last_ts, terms, body)
+     values (?, ?, ?, ?, ?, ?)`,
   );
-  const chunk = sqlite.prepare(
-    "insert into stream_chunks (ts, worker_session_id, stream, content) values (?, ?, ?, ?)",
+  return (seq, { count, firstTs, lastTs, terms, body }) => {
+    statement.run(seq, count, firstTs, lastTs, terms, body);
+  };
+}
+
+/** Numbers are never given twice, whatever retention has deleted. */
+function lastSeq(sqlite: Database, kind: Kind): number {
+  const statement = sqlite.prepare<[string], number>(
+    "select seq from sqlite_sequence where name = ?",
   );
-  return sqlite.transaction((entries: readonly DiagnosticEntry[]) => {
-    for (const entry of entries) (entry.kind === "record" ? record : chunk).run(entry.row);
-  });
+  return statement.pluck().get(`${kind}_blocks`) ?? 0;
 }
 
 function append(
-  write: (entries: readonly DiagnosticEntry[]) => void,
+  { write }: Pick<Writer, "write">,
   entries: readonly DiagnosticEntry[],
 ): ThreadReply {
   try {
@@ -130,62 +161,10 @@ function append(
     return { type: "written", lost: 0, reason: null };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    return { type: "written", lost: entries.length, reason };
+    const lost = entries.reduce((sum, entry) => sum + countOf(entry), 0);
+    return { type: "written", lost, reason };
   }
 }
 
-/** Age first, then size; the oldest rows of both tables together, in small transactions. */
-async function retain(
-  sqlite: Database,
-  { cutoff, maxBytes }: { readonly cutoff: string | null; readonly maxBytes: number | null },
-): Promise<RetentionResult> {
-  const deleted: Record<Table, number> = { records: 0, stream_chunks: 0 };
-  const deleteUpTo = async (ts: string): Promise<void> => {
-    for (const table of TABLES) deleted[table] += await deleteRows(sqlite, table, ts);
-  };
-  if (cutoff !== null) await deleteUpTo(cutoff);
-  const budget = maxBytes ?? Number.POSITIVE_INFINITY;
-  while (usedBytes(sqlite) > budget) {
-    const ts = oldestBatch(sqlite);
-    if (ts === undefined) break;
-    await deleteUpTo(ts);
-  }
-  sqlite.pragma("incremental_vacuum");
-  sqlite.pragma("wal_checkpoint(TRUNCATE)");
-  return { recordsDeleted: deleted.records, chunksDeleted: deleted.stream_chunks };
-}
-
-async function deleteRows(sqlite: Database, table: Table, ts: string): Promise<number> {
-  const statement = sqlite.prepare<[string, number]>(
-    `delete from ${table} where seq in (select seq from ${table} where ts <= ? order by ts limit ?)`,
-  );
-  let deleted = 0;
-  for (;;) {
-    const { changes } = statement.run(ts, DELETE_BATCH);
-    deleted += changes;
-    if (changes < DELETE_BATCH) return deleted;
-    await yieldToMessages();
-  }
-}
-
-/** Time up to which about one batch of the oldest rows lies; undefined when there is none. */
-function oldestBatch(sqlite: Database): string | undefined {
-  const nth = TABLES.map(
-    (table) => `select * from (select ts from ${table} order by ts limit 1 offset @offset)`,
-  ).join(" union all ");
-  const statement = sqlite
-    .prepare<{ offset: number }, string | null>(`select min(ts) from (${nth})`)
-    .pluck();
-  for (const offset of [DELETE_BATCH, 100, 1, 0]) {
-    const ts = statement.get({ offset });
-    if (typeof ts === "string") return ts;
-  }
-  return undefined;
-}
-
-function usedBytes(sqlite: Database): number {
-  const count = (name: string): number => Number(sqlite.pragma(name, { simple: true }));
-  return (count("page_count") - count("freelist_count")) * count("page_size");
-}
-
-main(String(workerData));
+// oxlint-disable-next-line typescript/no-unsafe-type-assertion -- given by DiagnosticsStore.open
+main(workerData as ThreadData);

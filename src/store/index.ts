@@ -5,6 +5,8 @@ export { DiagnosticsReader } from "./diagnostics-reader.ts";
 export type {
   ChunkFilter,
   DiagnosticRecord,
+  FrameLines,
+  OutputLines,
   RecordFilter,
   Retention,
   RetentionResult,

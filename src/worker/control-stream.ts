@@ -15,6 +15,12 @@ export interface FrameSink {
 const LOG_BUFFER_BYTES = 1024 * 1024;
 /** Everything else may wait this long a queue: the host reads always, so this is a broken host. */
 const FRAME_BUFFER_BYTES = 8 * 1024 * 1024;
+/**
+ * Log frames of one turn of the event loop that are written one by one: they arrive even if the tool
+ * crashes in the same turn. The rest of a storm is gathered, for a system call costs as much as a record.
+ */
+const WRITTEN_AT_ONCE = 16;
+const GATHER_CHARACTERS = 16 * 1024;
 const HELLO_MAX_BYTES = 64 * 1024;
 const HELLO_TIMEOUT_MS = 10_000;
 const FLUSH_TIMEOUT_MS = 250;
@@ -23,6 +29,10 @@ const FLUSH_TIMEOUT_MS = 250;
 export class ControlStream implements FrameSink {
   readonly #socket: Socket;
   readonly #onHostGone: () => void;
+  /** Lines of a storm that are not written yet. */
+  #gathered = "";
+  /** Log frames in this turn of the event loop. */
+  #inTurn = 0;
   #dropped = 0;
   #ending = false;
 
@@ -34,6 +44,7 @@ export class ControlStream implements FrameSink {
     this.#socket.once("end", () => this.#hostGone());
     this.#socket.on("error", () => this.#hostGone());
     this.#socket.on("drain", () => this.#reportDropped());
+    process.once("exit", () => this.#writeGathered());
   }
 
   /** Reads the first line; afterwards only the end of the stream means anything. */
@@ -66,15 +77,37 @@ export class ControlStream implements FrameSink {
     if (this.#ending || !this.#socket.writable) return;
     const limit = frame.type === "log" ? LOG_BUFFER_BYTES : FRAME_BUFFER_BYTES;
     const line = frameLine(frame);
-    if (this.#socket.writableLength + line.length > limit) {
+    if (this.#socket.writableLength + this.#gathered.length + line.length > limit) {
       this.#dropped += 1;
       return;
     }
-    this.#socket.write(line);
+    this.#gathered += line;
+    if (frame.type !== "log" || !this.#isStorm() || this.#gathered.length > GATHER_CHARACTERS) {
+      this.#writeGathered();
+    }
+  }
+
+  /** True beyond the first few log frames in one turn of the event loop. */
+  #isStorm(): boolean {
+    if (this.#inTurn === 0) {
+      setImmediate(() => {
+        this.#inTurn = 0;
+        this.#writeGathered();
+      });
+    }
+    this.#inTurn += 1;
+    return this.#inTurn > WRITTEN_AT_ONCE;
+  }
+
+  #writeGathered(): void {
+    if (this.#gathered === "" || !this.#socket.writable) return;
+    this.#socket.write(this.#gathered);
+    this.#gathered = "";
   }
 
   /** At once, unless the host has not read for a while; then not for long. */
   async flush(): Promise<void> {
+    this.#writeGathered();
     if (this.#ending || this.#socket.writableLength === 0) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, FLUSH_TIMEOUT_MS);

@@ -6,7 +6,7 @@ import { execa } from "execa";
 import { expect, test } from "vitest";
 import { loadManifests, workerCommand } from "../../src/config/index.ts";
 import { runCli, startCli, temporaryFolder } from "../support/cli.ts";
-import { CHAOS_SEED, report, shareOfTime } from "./support/long-form.ts";
+import { CHAOS_SEED, report, timeOf } from "./support/long-form.ts";
 import { randomFrom } from "./support/random.ts";
 
 const FIXTURES = fileURLToPath(new URL("../fixtures/projects/greeters", import.meta.url));
@@ -16,7 +16,7 @@ const SOURCES = { "js-greeter": "js-greeter/main.js", "py-script": "py-script/ma
 
 test(`after each of up to ${KILLS} kills at random moments every capability still works, old or new`, async () => {
   const random = randomFrom(CHAOS_SEED);
-  const endsAt = performance.now() + shareOfTime(0.15);
+  const endsAt = performance.now() + timeOf("install-all");
   await using folder = await temporaryFolder();
   const project = folder.path;
   const place = { dataDir: join(project, "data"), cwd: project };

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { rm } from "node:fs/promises";
 import { crashAndResume, runHost } from "../support/crash-oracle.ts";
 import { newDataDir } from "../support/queue-host.ts";
-import { CHAOS_SEED, report, shareOfTime } from "./support/long-form.ts";
+import { CHAOS_SEED, report, timeOf } from "./support/long-form.ts";
 import { randomFrom } from "./support/random.ts";
 
 /** At most this many random moments, in this part's share of the time. */
@@ -19,7 +19,7 @@ test(
     const wholeMs = performance.now() - startedMs;
     await rm(dataDir, { recursive: true, force: true });
     const wrong: string[] = [];
-    const endsAt = performance.now() + shareOfTime(0.1);
+    const endsAt = performance.now() + timeOf("queue-crash");
     let killed = 0;
     while (killed < KILLS && performance.now() < endsAt) {
       const kills = Array.from({ length: 1 + Math.floor(random() * 3) }, () => ({

@@ -30,6 +30,13 @@ async function lookAtNpm(): Promise<Finding> {
   return failed(found.reason, "put npm on PATH; TypeScript capabilities are installed with it");
 }
 
+/** With pip at hand none is unpacked into an environment. */
+const CAN_MAKE_ENVIRONMENTS = `import venv
+try:
+    import pip
+except ImportError:
+    import ensurepip`;
+
 async function lookAtPython(): Promise<Finding> {
   const python = await findPython(undefined, process.env).catch(() => undefined);
   if (python === undefined) {
@@ -39,7 +46,7 @@ async function lookAtPython(): Promise<Finding> {
     );
   }
   const { executable, version } = python;
-  const found = await tryProgram(executable, ["-c", "import venv, ensurepip"]);
+  const found = await tryProgram(executable, ["-c", CAN_MAKE_ENVIRONMENTS]);
   if ("output" in found) return ok(`${version} at ${executable}`);
   return warning(
     `${version} at ${executable} cannot make virtual environments`,

@@ -7,7 +7,7 @@ import { download } from "../download.ts";
 import type { BuildContext, EnvironmentKind, EnvironmentSpec } from "../kind.ts";
 import { addWorker, pipSteps, pythonInputs, pythonStart } from "../python-worker.ts";
 import { runCommand } from "../run-command.ts";
-import { pipInstall } from "./venv.ts";
+import { ownPip, pipInstall } from "./venv.ts";
 
 const MAX_ENVIRONMENT_FILE_BYTES = 1024 * 1024;
 
@@ -23,7 +23,9 @@ export const condaKind: EnvironmentKind = {
 
   async build(spec, folder, context) {
     await create(spec, folder, context);
-    for (const step of pipSteps(spec)) await pipInstall(step, folder, context);
+    for (const step of pipSteps(spec)) {
+      await pipInstall(ownPip(folder), step, { folder, context });
+    }
     await addWorker(spec, folder, context);
   },
 

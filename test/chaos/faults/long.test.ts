@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { crashAndResume, runHost } from "../../support/crash-oracle.ts";
 import { newDataDir } from "../../support/queue-host.ts";
-import { CHAOS_SEED, report, shareOfTime } from "../support/long-form.ts";
+import { CHAOS_SEED, report, timeOf } from "../support/long-form.ts";
 import { below, pick, randomFrom } from "../support/random.ts";
 import { damagedJournals } from "./damage.ts";
 import { canMount, SmallDisk } from "./small-disk.ts";
@@ -23,7 +23,7 @@ describe(`faults, seed ${CHAOS_SEED}`, () => {
     const dataDir = await newDataDir();
     const expected = (await runHost(dataDir)).printed;
     await rm(dataDir, { recursive: true });
-    const endsAt = performance.now() + shareOfTime(0.3);
+    const endsAt = performance.now() + timeOf("faults");
     const faults: Record<string, number> = {};
     const wrong: string[] = [];
     while (performance.now() < endsAt) {

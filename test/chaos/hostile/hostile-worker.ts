@@ -70,6 +70,7 @@ const ENDING: Readonly<Record<string, Answer>> = {
   "gzip bomb": whole(body(BOMB, "content-encoding: gzip\r\n")),
   "1 GB body": flood(`${HEAD}content-length: 1073741824\r\n\r\n`, "0", 1_024 * MB),
   "endless chunks": flood(`${HEAD}transfer-encoding: chunked\r\n\r\n`, "1\r\n0\r\n"),
+  "a flood of tiny lines": flood(`${HEAD}content-length: 131072\r\n\r\n`, "0\n", 131_072),
   "chunk that is no number": whole(
     `${HEAD}transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n`,
   ),

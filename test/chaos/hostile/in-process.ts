@@ -5,11 +5,13 @@ import { CjmError, toJobError } from "../../../src/errors/index.ts";
 import { ControlStream } from "../../../src/process/control-stream.ts";
 import { failureOf, refusalOf } from "../../../src/process/failures.ts";
 import { OutputPump } from "../../../src/process/output-pump.ts";
+import { outputTexts } from "../../../src/util/lines.ts";
 import { readJson, readJsonLines } from "../../../src/process/response-reader.ts";
 import {
   BODY_LIMITS,
   healthSchema,
   jobErrorBodySchema,
+  readLogFrames,
   statsSchema,
   statusReplySchema,
   structuralSurfaceSchema,
@@ -166,7 +168,17 @@ function frameReader(tally: Tally): {
   const note = (): void => {
     tally.notes += 1;
   };
-  const stream = new ControlStream(socket, "0".repeat(64), { frame, note, ended: () => undefined });
+  const stream = new ControlStream(socket, "0".repeat(64), {
+    frame,
+    logs: ({ bytes, count }) => {
+      for (const log of readLogFrames(bytes, count)) {
+        if (typeof log === "string") note();
+        else tally.frames += 1;
+      }
+    },
+    note,
+    ended: () => undefined,
+  });
   return {
     send: (bytes) => socket.emit("data", bytes),
     close: () => {
@@ -180,10 +192,13 @@ function frameReader(tally: Tally): {
 export async function randomOutput(tally: Tally, seed: number, bytes: number): Promise<void> {
   const random = randomFrom(seed);
   const stream = new Duplex({ read: () => undefined, write: () => undefined });
-  const pump = new OutputPump(stream, (line) => {
-    tally.lines += 1;
-    // Four characters stand for a byte that is no text.
-    if (line.length > 4 * 64 * 1024 + 64) tally.faults.push(`a line of ${line.length} characters`);
+  const pump = new OutputPump(stream, ({ bytes }) => {
+    for (const line of outputTexts(bytes)) {
+      tally.lines += 1;
+      // Four characters stand for a byte that is no text.
+      if (line.length > 4 * 64 * 1024 + 64)
+        tally.faults.push(`a line of ${line.length} characters`);
+    }
   });
   for (let left = bytes; left > 0; left -= 65_536) {
     const chunk = Buffer.alloc(Math.min(left, 65_536));

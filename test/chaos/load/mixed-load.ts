@@ -1,9 +1,9 @@
-import { readdirSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { createPipeline, type Pipeline } from "../../../src/host/pipeline.ts";
 import { below, pick, randomFrom } from "../support/random.ts";
+import { type Sample, startSampling } from "./growth.ts";
 
 const WORKER = fileURLToPath(new URL("load-worker.ts", import.meta.url));
 const LANES = 8;
@@ -19,12 +19,7 @@ export interface LoadTally {
   submitted: number;
   readonly ends: Record<End, number>;
   readonly journal: Record<string, number>;
-  /** A few times a second, after the warm-up. */
-  readonly samples: {
-    readonly atMs: number;
-    readonly rssMb: number;
-    readonly descriptors: number;
-  }[];
+  readonly samples: Sample[];
   readonly wrong: string[];
 }
 
@@ -49,7 +44,7 @@ export async function mixedLoad(
     const capabilities = INSTANCES.map((instanceId) => ({ name: "load", instanceId }));
     await using pipeline = await createPipeline({ cwd: folder, capabilities });
     const random = randomFrom(seed);
-    const sampler = sampling(tally);
+    const sampler = startSampling(tally.samples);
     const lane = async (): Promise<void> => {
       while (!isOver(tally.submitted)) {
         tally.submitted += 1;
@@ -184,17 +179,6 @@ async function ended(
   return { status: note === "another result" ? "failed" : status, expected, note };
 }
 
-function sampling(tally: LoadTally): NodeJS.Timeout {
-  const startedAt = performance.now();
-  return setInterval(() => {
-    tally.samples.push({
-      atMs: performance.now() - startedAt,
-      rssMb: process.memoryUsage.rss() / 1_048_576,
-      descriptors: readdirSync("/proc/self/fd").length,
-    });
-  }, 250);
-}
-
 /** The journal must tell the same story as the model. */
 async function compare(pipeline: Pipeline, tally: LoadTally): Promise<void> {
   const rows = await pipeline.journal.query({ eventType: "state_transition" });
@@ -205,21 +189,4 @@ async function compare(pipeline: Pipeline, tally: LoadTally): Promise<void> {
   tally.journal["submitted"] = await pipeline.journal.count("job_submitted");
   const stuck = [...pipeline.queue.getRunning(), ...pipeline.queue.getPending()];
   for (const job of stuck) tally.wrong.push(`job ${job.id} is still ${job.status}`);
-}
-
-/** Growth by the least-squares line through the second half of the samples. */
-export function slopePerMinute(
-  samples: LoadTally["samples"],
-  value: (sample: LoadTally["samples"][number]) => number,
-): number {
-  const late = samples.slice(Math.floor(samples.length / 2));
-  const mean = (of: (sample: LoadTally["samples"][number]) => number): number =>
-    late.reduce((sum, sample) => sum + of(sample), 0) / Math.max(1, late.length);
-  const [atMean, valueMean] = [mean(({ atMs }) => atMs), mean(value)];
-  let [above, below] = [0, 0];
-  for (const sample of late) {
-    above += (sample.atMs - atMean) * (value(sample) - valueMean);
-    below += (sample.atMs - atMean) ** 2;
-  }
-  return below === 0 ? 0 : (above / below) * 60_000;
 }

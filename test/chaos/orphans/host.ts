@@ -3,15 +3,30 @@
  *
  *     node test/chaos/orphans/host.ts <project folder> <what>
  *
- * `ready` with its workers' pids when both are up; then, by `what`: `wait` for its end, `evict` both
- * again and again, or `stop`.
+ * `ready` with its workers' pids when both are up; then, by `what`: `wait` for its end and bring back
+ * whoever died (`ready` again), `evict` both again and again, or `stop`.
  */
-import { createPipeline } from "../../../src/host/pipeline.ts";
+import { setTimeout as delay } from "node:timers/promises";
+import { createPipeline } from "cjm-substrate";
 
 const [cwd = "", what = "wait"] = process.argv.slice(2);
 
 function tell(event: Record<string, unknown>): void {
   process.stdout.write(`${JSON.stringify(event)}\n`);
+}
+
+/** Brings back who died, and tells of it. */
+async function keepForEver(): Promise<never> {
+  let told = pids();
+  for (;;) {
+    await delay(10);
+    // One that dies while it starts is started again in the next round.
+    await Promise.allSettled(instances.map((instance) => instance.ensureReady()));
+    const now = pids();
+    if (now.includes(null) || now.join() === told.join()) continue;
+    told = now;
+    tell({ event: "ready", pids: now });
+  }
 }
 
 async function evictForEver(): Promise<never> {
@@ -24,6 +39,10 @@ async function evictForEver(): Promise<never> {
   }
 }
 
+function pids(): readonly (number | null)[] {
+  return instances.map(({ pid }) => pid);
+}
+
 tell({ event: "starting" });
 const ids = ["a", "b"];
 const pipeline = await createPipeline({
@@ -33,12 +52,11 @@ const pipeline = await createPipeline({
 const instances = ids.map((id) => pipeline.manager.instance(id));
 tell({ event: "opened" });
 await Promise.all(instances.map((instance) => instance.ensureReady()));
-tell({ event: "ready", pids: instances.map(({ pid }) => pid) });
+tell({ event: "ready", pids: pids() });
 if (what === "evict") await evictForEver();
 if (what === "stop") {
   await pipeline.stop();
   tell({ event: "stopped" });
 } else {
-  // Their ends are what is waited for; the host itself ends by its kill.
-  setInterval(() => undefined, 60_000);
+  await keepForEver();
 }

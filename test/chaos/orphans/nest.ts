@@ -22,39 +22,48 @@ const BROOD = fileURLToPath(new URL("brood.ts", import.meta.url));
 const MARK = "CJM_BROOD_MARK";
 
 export interface NestOptions {
-  readonly cage: "auto" | "group";
+  /** `cgroup`: a machine that has no PID namespaces; `group`: one that has no control groups either. */
+  readonly cage: "auto" | "cgroup" | "group";
   /** Kinds of descendants each worker has. */
   readonly kinds: readonly string[];
   /** Workers that do not end when they are asked to. */
   readonly isStubborn?: boolean;
+  /** Hosts and workers of `dist`, which start sooner. @default the sources */
+  readonly isBuilt?: boolean;
 }
 
 /** A data directory of its own, with hosts of it that can be killed at a chosen moment. */
 export class Nest implements AsyncDisposable {
   readonly folder: string;
   readonly mark: string;
+  readonly #node: readonly string[];
 
-  private constructor(folder: string) {
+  private constructor(folder: string, isBuilt: boolean) {
     this.folder = folder;
     this.mark = folder;
+    this.#node = isBuilt ? [process.execPath] : [process.execPath, "-C", "@cjm/source"];
   }
 
-  static async create({ cage, kinds, isStubborn = false }: NestOptions): Promise<Nest> {
+  static async create(options: NestOptions): Promise<Nest> {
+    const { cage, kinds, isStubborn = false, isBuilt = false } = options;
     // Short: the sockets' paths are below it.
-    const nest = new Nest(await mkdtemp("/tmp/cjo-"));
+    const nest = new Nest(await mkdtemp("/tmp/cjo-"), isBuilt);
     const manifests = join(nest.folder, "data", "manifests");
     await mkdir(manifests, { recursive: true, mode: 0o700 });
-    for (const name of ["run", "tmp"]) await mkdir(join(nest.folder, name), { mode: 0o700 });
+    for (const name of ["run", "tmp", "bin"]) await mkdir(join(nest.folder, name), { mode: 0o700 });
+    if (cage === "cgroup") {
+      await writeFile(join(nest.folder, "bin", "setpriv"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+    }
     await writeFile(
       join(nest.folder, "cjm.yaml"),
-      `data_dir: data\nsubstrate:\n  cage: ${cage}\n  terminate_grace_seconds: 0.2\n`,
+      `data_dir: data\nsubstrate:\n  cage: ${cage === "group" ? "group" : "auto"}\n  terminate_grace_seconds: 0.2\n`,
     );
     const env_vars = {
       [MARK]: nest.mark,
       CJM_BROOD: kinds.join(" "),
       ...(isStubborn && { CJM_BROOD_STUBBORN: manifests }),
     };
-    const install = { command: [process.execPath, "-C", "@cjm/source", BROOD], env_vars };
+    const install = { command: [...nest.#node, BROOD], env_vars };
     const code = {
       name: "brood",
       version: "1",
@@ -75,10 +84,12 @@ export class Nest implements AsyncDisposable {
   }
 
   spawnHost(what: string): ChildProcess {
-    return spawn(process.execPath, ["-C", "@cjm/source", HOST, this.folder, what], {
+    const [file = "", ...args] = this.#node;
+    return spawn(file, [...args, HOST, this.folder, what], {
       stdio: ["ignore", "pipe", "inherit"],
       env: {
         ...process.env,
+        PATH: `${join(this.folder, "bin")}:${process.env["PATH"] ?? ""}`,
         XDG_RUNTIME_DIR: join(this.folder, "run"),
         TMPDIR: join(this.folder, "tmp"),
       },
@@ -158,17 +169,23 @@ export class NestHost implements AsyncDisposable {
     });
   }
 
-  /** Waits until the host has told this. @throws if it ends first. */
-  async until(event: string): Promise<Told> {
+  /** Waits until the host has told this, as often as `times`. @throws if it ends first. */
+  async until(event: string, times = 1): Promise<Told> {
     for (;;) {
-      const found = this.#told.find((told) => told["event"] === event);
-      if (found !== undefined) return found;
+      const found = this.#told.filter((told) => told["event"] === event);
+      const last = found.at(-1);
+      if (last !== undefined && found.length >= times) return last;
       if (this.#told.some((told) => told["event"] === "exited")) {
         throw new Error(`The host ended before it was ${event}: ${JSON.stringify(this.#told)}`);
       }
       this.#wake = Promise.withResolvers<void>();
       await this.#wake.promise;
     }
+  }
+
+  /** How often it has told this. */
+  times(event: string): number {
+    return this.#told.filter((told) => told["event"] === event).length;
   }
 
   /** The host's workers and everyone below them, by descent. */

@@ -1,12 +1,13 @@
 import { availableParallelism, loadavg } from "node:os";
+import { type Part, PLAN } from "./plan.ts";
 
 /** What `npm run chaos -- --minutes N --seed S` was asked for; the seed is printed by it. */
 export const CHAOS_SEED = Number(process.env["CJM_CHAOS_SEED"] ?? Date.now() % 1_000_000);
 const MINUTES = Number(process.env["CJM_CHAOS_MINUTES"] ?? 10);
 
-/** A test's share of the whole run, in milliseconds. */
-export function shareOfTime(share: number): number {
-  return MINUTES * 60_000 * share;
+/** The time that a part of the run has, in milliseconds. */
+export function timeOf(part: Part): number {
+  return MINUTES * 60_000 * PLAN[part].share;
 }
 
 /** A line of numbers for docs/trust.md. */

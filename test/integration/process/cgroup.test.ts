@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readlinkSync, rmdirSync } from "node:fs";
 import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -15,6 +15,7 @@ import {
   type ProcessIdentity,
   WorkerCgroup,
 } from "../../../src/process/index.ts";
+import { sweepProbes } from "../../../src/process/cgroup.ts";
 import { randomHex } from "../../../src/util/ids.ts";
 import { gone } from "./support.ts";
 
@@ -79,6 +80,27 @@ test.skipIf(!("place" in search))(
     await endSessionProcesses((id) => id === session);
     await gone(members);
     expect(await foldersOf(search.place, session)).toEqual([]);
+  },
+);
+
+test.skipIf(places.length === 0)(
+  "what a killed probe left is removed, one that is under way or of others is not",
+  async () => {
+    const parent = places[0]?.parents[0] ?? "";
+    const [, space = ""] = /(?<space>\d+)/u.exec(readlinkSync("/proc/self/ns/pid")) ?? [];
+    const startTicks = identify(process.pid)?.startTicks ?? 0;
+    const tag = randomHex(4);
+    const names = {
+      ended: `cjm-worker-probe-${space}-${process.pid}-${startTicks - 1}-${tag}`,
+      running: `cjm-worker-probe-${space}-${process.pid}-${startTicks}-${tag}`,
+      elsewhere: `cjm-worker-probe-1${space}-1-1-${tag}`,
+      worker: `cjm-worker-${tag}`,
+    };
+    for (const name of Object.values(names)) mkdirSync(join(parent, name));
+    await sweepProbes(parent);
+    const left = readdirSync(parent).filter((name) => name.endsWith(tag));
+    for (const name of left) rmdirSync(join(parent, name));
+    expect(left.toSorted()).toEqual([names.running, names.elsewhere, names.worker].toSorted());
   },
 );
 

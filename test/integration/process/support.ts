@@ -14,7 +14,14 @@ import {
   type WorkerSink,
   type WorkerSpec,
 } from "../../../src/process/index.ts";
-import { type Cage, statusReplySchema, type WorkerFrame } from "../../../src/protocol/index.ts";
+import {
+  type Cage,
+  notAFrame,
+  readLogFrames,
+  statusReplySchema,
+  type WorkerFrame,
+} from "../../../src/protocol/index.ts";
+import { type LineBlock, outputTexts } from "../../../src/util/lines.ts";
 
 export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 
@@ -35,8 +42,16 @@ export class Recorder implements WorkerSink {
     this.#announce();
   }
 
-  output(stream: "stdout" | "stderr", line: string): void {
-    this.lines.push({ stream, line });
+  logs({ bytes, count }: LineBlock): void {
+    for (const frame of readLogFrames(bytes, count)) {
+      if (typeof frame === "string") this.notes.push(notAFrame(frame));
+      else this.frames.push({ type: "log", ...frame, job_id: frame.jobId });
+    }
+    this.#announce();
+  }
+
+  output(stream: "stdout" | "stderr", { bytes }: LineBlock): void {
+    for (const line of outputTexts(bytes)) this.lines.push({ stream, line });
     this.#announce();
   }
 

@@ -50,15 +50,16 @@ async function manifest(name: string): Promise<DiscoveredManifest["manifest"]> {
   return discovered.manifest;
 }
 
-/** Every file below a folder with its time and size. */
+/** Every file below a folder with its time and size; links, such as that to the host's package, are not followed. */
 function snapshot(folder: string): Record<string, string> {
-  const files = readdirSync(folder, { recursive: true, withFileTypes: true });
-  return Object.fromEntries(
-    files
-      .filter((item) => item.isFile())
-      .map((item) => join(item.parentPath, item.name))
-      .map((path) => [path, `${statSync(path).mtimeMs} ${statSync(path).size}`]),
-  );
+  const inside = readdirSync(folder, { withFileTypes: true }).flatMap((item) => {
+    const path = join(folder, item.name);
+    if (item.isDirectory()) return Object.entries(snapshot(path));
+    if (!item.isFile()) return [];
+    const { mtimeMs, size } = statSync(path);
+    return [[path, `${mtimeMs} ${size}`]];
+  });
+  return Object.fromEntries(inside);
 }
 
 /** Runs the installed worker's own command the way introspection does. */

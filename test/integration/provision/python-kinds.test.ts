@@ -31,7 +31,7 @@ describe("conda", () => {
   const STUB = `#!/bin/sh
 echo "$MAMBA_ROOT_PREFIX|$@" >> "$(dirname "$0")/calls"
 while [ "$1" != "--prefix" ]; do shift; done
-exec python3 -m venv "$2"
+exec python3 -m venv --system-site-packages --without-pip "$2"
 `;
   async function withStub(conda: string, extra: string): Promise<void> {
     await cp(join(FIXTURES, "greeters"), project, { recursive: true });

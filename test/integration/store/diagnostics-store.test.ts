@@ -2,7 +2,9 @@ import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { createRedactor, DiagnosticsReader, DiagnosticsStore } from "../../../src/store/index.ts";
+import BetterSqlite3 from "better-sqlite3";
+import { DiagnosticsReader, DiagnosticsStore } from "../../../src/store/index.ts";
+import { joinLines, type LineBlock } from "../../../src/util/lines.ts";
 
 let folder: string;
 let path: string;
@@ -12,6 +14,9 @@ beforeEach(async () => {
   path = join(folder, "diagnostics.db");
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
+
+const linesOf = (lines: readonly string[]): LineBlock =>
+  joinLines([Buffer.from(lines.map((line) => `${line}\n`).join(""))], lines.length);
 
 const day = (count: number): Date => new Date(Date.UTC(2026, 0, 1 + count));
 
@@ -61,6 +66,78 @@ describe("diagnostics", () => {
     expect(chunks.at(-1)?.content).toBe("line 11999");
   });
 
+  test("that arrive as a worker wrote them are attributed, and numbered as they came", async () => {
+    const logs = Array.from({ length: 300 }, (_, index) =>
+      JSON.stringify({
+        type: "log",
+        ts: new Date(Date.UTC(2026, 0, 1) + index).toISOString(),
+        level: index % 100 === 99 ? "error" : "info",
+        logger: "tool",
+        message: `line ${index}`,
+        job_id: `job-${index % 3}`,
+      }),
+    );
+    await using store = await DiagnosticsStore.open(path, { now: () => day(0) });
+    store.appendRecord({ message: "before" });
+    store.appendFrames({ workerSessionId: "w", source: "echo", lines: linesOf(logs) });
+    const broken = [logs[0] ?? "", '{"type":"log","ts":1}'];
+    store.appendFrames({ workerSessionId: "v", source: "echo", lines: linesOf(broken) });
+    store.appendOutput({ workerSessionId: "w", stream: "stderr", lines: linesOf(["a", "", "b"]) });
+    await store.flush();
+    const ofJob = await store.queryRecords({ jobId: "job-1", workerSessionId: "w" });
+    expect(ofJob.map(({ seq }) => seq)).toEqual(Array.from({ length: 100 }, (_, n) => 3 + 3 * n));
+    expect(ofJob.at(-1)).toMatchObject({ message: "line 298", loggerName: "tool", level: "info" });
+    const seqs = async (filter: Parameters<typeof store.queryRecords>[0]): Promise<number[]> =>
+      (await store.queryRecords(filter)).map(({ seq }) => seq);
+    expect(await seqs({ level: "error" })).toEqual([101, 201, 301]);
+    expect(await seqs({ level: "error", jobId: "job-2", descending: true, limit: 1 })).toEqual([
+      301,
+    ]);
+    expect(await seqs({ loggerName: "tool", afterSeq: 299, workerSessionId: "w" })).toEqual([
+      300, 301,
+    ]);
+    const sinceTs = "2026-01-01T00:00:00.297Z";
+    expect(await seqs({ sinceTs, untilTs: "2026-01-01T00:00:00.298Z" })).toEqual([299, 300]);
+    expect(await store.queryRecords({ afterSeq: 301 })).toMatchObject([
+      { seq: 302, message: "line 0", workerSessionId: "v" },
+      { seq: 303, message: 'echo: not a control frame: {"type":"log","ts":1}', jobId: null },
+    ]);
+    expect(await store.queryChunks({ workerSessionId: "w" })).toMatchObject([
+      { seq: 1, content: "a", stream: "stderr", ts: "2026-01-01T00:00:00.000Z" },
+      { seq: 2, content: "b" },
+    ]);
+  });
+
+  test("are never numbered twice, whatever was deleted", async () => {
+    for (const seq of [1, 3]) {
+      await using store = await DiagnosticsStore.open(path, { now: () => day(seq) });
+      store.appendRecord({ message: "one" });
+      store.appendRecord({ message: "two" });
+      await store.flush();
+      expect((await store.queryRecords()).map((record) => record.seq)).toEqual([seq, seq + 1]);
+      expect((await store.applyRetention({ maxTotalMb: 0 })).recordsDeleted).toBe(2);
+      expect(await store.queryRecords({ level: "info" })).toEqual([]);
+    }
+  });
+
+  test("of another version are refused by name to a reader and put aside by a host", async () => {
+    const database = new BetterSqlite3(path);
+    database.exec("create table records (seq integer primary key); pragma user_version = 1");
+    database.close();
+    {
+      await using reader = DiagnosticsReader.open(path);
+      await expect(reader?.queryRecords()).rejects.toMatchObject({
+        code: "STORE_REJECTED",
+        message: expect.stringContaining(`${path} is of version 1`) as string,
+      });
+    }
+    await using store = await DiagnosticsStore.open(path);
+    await store.flush();
+    expect(await store.queryRecords()).toMatchObject([
+      { message: expect.stringContaining(`moved to ${path}.old`) as string },
+    ]);
+  });
+
   test("drop the oldest when the writer cannot keep up, and say how many", async () => {
     await using store = await DiagnosticsStore.open(path, { capacity: 10 });
     for (let index = 0; index < 25; index += 1) {
@@ -76,8 +153,7 @@ describe("diagnostics", () => {
   });
 
   test("hold no secret: values are redacted before they leave the thread", async () => {
-    const redact = createRedactor(['pa"ss+word']);
-    await using store = await DiagnosticsStore.open(path, { redact });
+    await using store = await DiagnosticsStore.open(path, { secrets: ['pa"ss+word'] });
     store.appendRecord({ message: 'key pa"ss+word!', excText: String.raw`{"k":"pa\"ss+word"}` });
     store.appendChunk({ stream: "stdout", content: "GET /?k=pa%22ss%2Bword" });
     await store.flush();
@@ -87,6 +163,27 @@ describe("diagnostics", () => {
     expect(await store.queryChunks()).toMatchObject([{ content: "GET /?k=[redacted]" }]);
     const bytes = await readFile(`${path}-wal`, "latin1");
     expect(bytes).not.toContain("ss+word");
+  });
+
+  test("hold no secret that was learned after the start, in frames and output as well", async () => {
+    await using store = await DiagnosticsStore.open(path, { secrets: ["first-secret"] });
+    store.learn(["second-secret"]);
+    const log = { type: "log", ts: "t", level: "info", logger: "second-secret", message: "m" };
+    const frames = [log, { ...log, message: "has first-secret", exc: "and second-secret" }];
+    const lines = linesOf(frames.map((frame) => JSON.stringify(frame)));
+    store.appendFrames({ workerSessionId: "w", source: "echo", lines });
+    const output = linesOf(["nothing", "a second-secret"]);
+    store.appendOutput({ workerSessionId: "w", stream: "stdout", lines: output });
+    await store.flush();
+    expect(await store.queryRecords()).toMatchObject([
+      { loggerName: "[redacted]", message: "m", excText: null },
+      { loggerName: "[redacted]", message: "has [redacted]", excText: "and [redacted]" },
+    ]);
+    expect((await store.queryChunks()).map(({ content }) => content)).toEqual([
+      "nothing",
+      "a [redacted]",
+    ]);
+    expect(await readFile(`${path}-wal`, "latin1")).not.toMatch(/(?:first|second)-secret/u);
   });
 
   test("older than the age are deleted", async () => {

@@ -47,7 +47,12 @@ export class MonitorWorker implements AsyncDisposable {
         cage: "group",
         startTimeoutMs: 20_000,
       },
-      { frame: () => undefined, output: () => undefined, note: () => undefined },
+      {
+        frame: () => undefined,
+        logs: () => undefined,
+        output: () => undefined,
+        note: () => undefined,
+      },
     );
     const worker = new MonitorWorker(folder, connection);
     await worker.post("/initialize", { source: "scripted", script: join(folder, "script.json") });

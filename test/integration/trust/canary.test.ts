@@ -1,19 +1,20 @@
-import { execFile } from "node:child_process";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { promisify } from "node:util";
+import { inspect } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { parseCompositionFile } from "../../../src/composition/index.ts";
 import { toJobError } from "../../../src/errors/index.ts";
 import { processTree, runFolderPath } from "../../../src/process/index.ts";
 import { SecretStore } from "../../../src/store/index.ts";
+import { runCli } from "../../support/cli.ts";
 import { failure, Project, run } from "../capability/support.ts";
 
 const CANARY = "canary/0f9d+4be1=a77c&c2e6";
-const MAIN = join(import.meta.dirname, "../../../src/cli/main.ts");
 
 let project: Project;
 beforeAll(async () => {
   project = await Project.create();
+  await project.writeConfig("queue:\n  max_retries: 0\n");
   await project.add("life");
   await project.add("echo");
   await new SecretStore(join(project.folder, "data")).set(
@@ -56,11 +57,18 @@ async function processesThatShow(family: readonly number[]): Promise<string[]> {
 }
 
 async function cjmCtl(...args: readonly string[]): Promise<string> {
-  const argv = ["-C", "@cjm/source", MAIN, "--data-dir", join(project.folder, "data"), ...args];
-  const done = await promisify(execFile)(process.execPath, argv, { cwd: project.folder }).catch(
-    (error: unknown) => error as { stdout: string; stderr: string },
-  );
-  return `${done.stdout}${done.stderr}`;
+  const place = { dataDir: join(project.folder, "data"), cwd: project.folder };
+  const { stdout, stderr } = await runCli(args, place);
+  return `${stdout}${stderr}`;
+}
+
+/** The HTML report of a composition, which is left where the search for the secret comes. */
+async function report(id: string): Promise<{ page: string }> {
+  const out = join(project.folder, "report.html");
+  const printed = await cjmCtl("report", id, "--out", out);
+  const page = await readFile(out, "utf8");
+  expect(page).toContain("<html");
+  return { page: printed + page };
 }
 
 const LIMIT = { timeout: 60_000 };
@@ -83,6 +91,14 @@ test(
       const error = await failure(failed.result());
       told.push(JSON.stringify(toJobError(error)), String(error), (error as Error).stack ?? "");
       told.push(JSON.stringify(await queue.getJob(failed.id)));
+      const composition = parseCompositionFile({
+        nodes: {
+          first: { capability: "life", action: "tell" },
+          second: { capability: "life", action: "fail_with_secret" },
+        },
+      });
+      const composed = await queue.submitComposition(composition);
+      told.push(String(await failure(composed.result())), (await report(composed.id)).page);
       const life = processTree(pipeline.manager.instance("life").pid ?? 0);
       expect(await processesThatShow(life)).toEqual([]);
       told.push(await cjmCtl("status", "--json"));
@@ -90,6 +106,10 @@ test(
       told.push(JSON.stringify(await pipeline.diagnostics.queryRecords()));
       told.push(JSON.stringify(await pipeline.diagnostics.queryChunks()));
       told.push(JSON.stringify(await pipeline.journal.query()));
+      const dead = await queue.submit("life", {}, { action: "die_with_secret" });
+      const death = await failure(dead.result());
+      told.push(JSON.stringify(toJobError(death)), inspect(death, { depth: 9 }));
+      told.push(JSON.stringify(await queue.getJobDiagnostics(dead.id)));
       expect(await readdir(runFolderPath(pipeline.config.dataDir))).not.toEqual([]);
     }
     await following;
@@ -98,7 +118,9 @@ test(
       cjmCtl(...one.split(" "), "--limit", "0"),
     );
     told.push(...(await Promise.all(commands)));
-    const more = [["explain", jobId], ["list-secrets"], ["list"]].map((args) => cjmCtl(...args));
+    const more = [["explain", jobId], ["trace", jobId], ["status"], ["list-secrets"], ["list"]].map(
+      (args) => cjmCtl(...args),
+    );
     told.push(...(await Promise.all(more)));
     expect(told.filter(shows)).toEqual([]);
     expect(told.join("").includes("[redacted]")).toBe(true);

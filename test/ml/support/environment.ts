@@ -78,7 +78,8 @@ export async function runPytest(
   const packages = join(KEPT, "pytest");
   if (!existsSync(packages)) {
     await mkdir(KEPT, { recursive: true });
-    await runPython(capability, ["-m", "pip", "install", "--quiet", "--target", packages, PYTEST]);
+    const pip = ["-m", "pip", "--python", await pythonOf(capability)];
+    await execa("python3", [...pip, "install", "--quiet", "--target", packages, PYTEST]);
   }
   const command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", ...args];
   return runPython(capability, command, { cwd: folder, path: [packages], env });

@@ -3,6 +3,7 @@ import { PassThrough } from "node:stream";
 import { expect, test } from "vitest";
 import { ControlStream } from "../../../src/process/control-stream.ts";
 import { OutputPump } from "../../../src/process/output-pump.ts";
+import { outputTexts } from "../../../src/util/lines.ts";
 
 const COUNT = 60_000;
 /** What was refused, of texts that tell of it. */
@@ -17,7 +18,7 @@ const dropped = (texts: readonly string[]): number =>
 test("lines that are dropped just before the stream ends are counted too", async () => {
   const stream = new PassThrough();
   const lines: string[] = [];
-  const pump = new OutputPump(stream, (line) => lines.push(line));
+  const pump = new OutputPump(stream, ({ bytes }) => lines.push(...outputTexts(bytes)));
   stream.end("a line\n".repeat(COUNT));
   await pump.drain();
   expect(dropped(lines)).toBeGreaterThan(0);
@@ -29,6 +30,7 @@ test("so are control frames", async () => {
   const [kept, notes]: [unknown[], string[]] = [[], []];
   const control = new ControlStream(stream, "token", {
     frame: (frame) => kept.push(frame),
+    logs: () => undefined,
     note: (note) => notes.push(note),
     ended: () => undefined,
   });

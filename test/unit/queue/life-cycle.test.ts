@@ -172,6 +172,20 @@ describe("what can be asked about jobs", () => {
     });
   });
 
+  test("large results leave memory before their jobs are many, and are read from the store", async () => {
+    await using host = await openQueue();
+    host.executor.add("tool", ({ kwargs }) => `${String(kwargs["n"])} ${"x".repeat(300 * 1024)}`);
+    const jobs = [];
+    for (let n = 0; n < 18; n += 1) jobs.push(await host.queue.submit("tool", { n }));
+    await Promise.all(jobs.map((job) => job.ended()));
+    expect(host.queue.getHistory()).toHaveLength(16);
+    expect(host.queue.peek(jobs[0]?.id ?? "")).toBeUndefined();
+    const results = await Promise.all(jobs.map((job) => job.result()));
+    expect(results.map((result) => String(result).split(" ")[0])).toEqual(
+      jobs.map((_, n) => String(n)),
+    );
+  });
+
   test("a job that left memory is read from the store, result included", async () => {
     await using host = await openQueue({ history: 2 });
     host.executor.add("tool", echo);

@@ -25,6 +25,16 @@ describe("a streaming job", () => {
     expect(await job.ended()).toMatchObject({ status: "completed", result: { chunks: 200 } });
   });
 
+  test("cannot be read from the handle of a call that was submitted as none", async () => {
+    await using host = await openQueue();
+    host.executor.add("tool", { work: counting(2), isStreaming: true });
+    const job = await host.queue.submit("tool");
+    await expect(job[Symbol.asyncIterator]().next()).rejects.toMatchObject({
+      code: "METHOD_NOT_SUPPORTED",
+    });
+    expect(await job.result()).toEqual([0, 1]);
+  });
+
   test("holds its worker back when nobody reads", async () => {
     await using host = await openQueue();
     const sent = { count: 0 };
