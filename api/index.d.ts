@@ -57,6 +57,11 @@ declare class ActiveCalls {
     route(frame: WorkerFrame): void;
 }
 
+// process/control-stream.ts
+type ActiveFrame = Exclude<WorkerFrame, {
+    type: "log";
+}>;
+
 // protocol/manifest.ts
 type AdapterManifest = z.output<typeof adapterManifestSchema>;
 
@@ -480,9 +485,12 @@ declare class DiagnosticsStore implements AsyncDisposable {
     #private;
     private constructor();
     static open(path: string, options?: DiagnosticsStoreOptions): Promise<DiagnosticsStore>;
+    learn(secrets: readonly string[]): void;
     get dropped(): number;
     appendRecord(record: DiagnosticRecord): void;
-    appendChunk(chunk: StreamChunk): void;
+    appendChunk({ ts, workerSessionId, stream, content }: StreamChunk): void;
+    appendFrames(frames: FrameLines): void;
+    appendOutput(output: OutputLines): void;
     flush(): Promise<void>;
     applyRetention({ maxAgeDays, maxTotalMb }: Retention): Promise<RetentionResult>;
     queryRecords(filter?: RecordFilter): Promise<readonly StoredRecord[]>;
@@ -492,7 +500,7 @@ declare class DiagnosticsStore implements AsyncDisposable {
 
 // store/diagnostics-store.ts
 interface DiagnosticsStoreOptions {
-    readonly redact?: (text: string) => string;
+    readonly secrets?: readonly string[];
     readonly capacity?: number;
     readonly capacityCharacters?: number;
     readonly now?: () => Date;
@@ -676,6 +684,13 @@ interface ForEachItems {
     readonly items: StoredValue;
 }
 
+// store/diagnostics-records.ts
+interface FrameLines {
+    readonly workerSessionId: string;
+    readonly source: string;
+    readonly lines: LineBlock;
+}
+
 // scheduler/state.ts
 interface Gpu {
     readonly uuid: string;
@@ -830,7 +845,7 @@ interface InstanceServices {
     readonly limits: InstanceLimits;
     readonly driftDetection: boolean;
     readonly sessions: SessionNames;
-    readonly diagnostics: Pick<DiagnosticsStore, "appendRecord" | "appendChunk">;
+    readonly diagnostics: Pick<DiagnosticsStore, "appendRecord" | "appendFrames" | "appendOutput">;
     readonly redact: (text: string) => string;
     readonly journal: (entries: readonly JournalEntry[]) => Promise<void>;
     readonly workerEnvironment: (definition: DiscoveredManifest) => Promise<Readonly<Record<string, string>>>;
@@ -1149,6 +1164,12 @@ interface Line {
     pushedRank: number;
 }
 
+// util/lines.ts
+interface LineBlock {
+    readonly bytes: Uint8Array<ArrayBuffer>;
+    readonly count: number;
+}
+
 // capability/manager.ts
 interface LoadRequest {
     readonly capability: string;
@@ -1239,6 +1260,13 @@ interface NodeView {
         readonly state: NodeState;
         readonly jobId: string | null;
     }[];
+}
+
+// store/diagnostics-records.ts
+interface OutputLines {
+    readonly workerSessionId: string;
+    readonly stream: "stdout" | "stderr";
+    readonly lines: LineBlock;
 }
 
 // composition/types.ts
@@ -1831,8 +1859,9 @@ declare class WorkerProcess implements AsyncDisposable {
 
 // process/worker-process.ts
 interface WorkerSink {
-    frame(frame: WorkerFrame): void;
-    output(stream: OutputStream, line: string): void;
+    frame(frame: ActiveFrame): void;
+    logs(lines: LineBlock): void;
+    output(stream: OutputStream, lines: LineBlock): void;
     note(message: string): void;
 }
 

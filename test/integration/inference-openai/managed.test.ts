@@ -56,6 +56,15 @@ describe("a managed server", () => {
     expect(after).not.toBe(before);
   });
 
+  it("ends when nobody has called for as long as was asked, and starts again", async () => {
+    await using engine = open("well", {}, { idle_unload_seconds: 0.05 });
+    const pids = await pidsOf(engine);
+    await Promise.all(pids.map(gone));
+    await expect.poll(() => engine.status().state).toBe("unloaded");
+    expect(await pidsOf(engine)).not.toEqual(pids);
+    expect(engine.status().loads).toBe(2);
+  });
+
   it("that is killed ends its calls with its last words, and the next call starts it", async () => {
     await using engine = open("hangs");
     const stream = engine.stream(requestOf(), { signal: NEVER });
