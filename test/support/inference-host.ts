@@ -11,7 +11,7 @@ import {
 
 const at = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 
-/** A real host with workers that run from source, in a folder that goes with it. */
+/** A real host with the built workers, in a folder that goes with it. */
 export interface InferenceHost extends AsyncDisposable {
   readonly folder: string;
   readonly pipeline: Pipeline;
@@ -26,13 +26,9 @@ export async function openInferenceHost(
   await mkdir(manifests);
   for (const name of ["inference", "adapter-registry"]) {
     const manifest = JSON.parse(await readFile(at(`manifests/${name}.json`), "utf8")) as object;
-    const source = [
-      "--import",
-      at("test/support/resolve-source.ts"),
-      at(`workers/${name}/main.ts`),
-    ];
     // No PID namespace: who kills a process by what it says of itself must mean that one.
-    const install = { command: [process.execPath, ...source], cage: "group" };
+    const command = [process.execPath, at(`dist/workers/${name}/main.js`)];
+    const install = { command, cage: "group" };
     await writeFile(join(manifests, `${name}.json`), JSON.stringify({ ...manifest, install }));
   }
   const pipeline = await createPipeline({
