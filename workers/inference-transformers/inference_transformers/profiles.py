@@ -10,6 +10,8 @@ from typing import Any, Dict, List
 from .model_files import read_json
 
 _MOST = 500
+#: Of all books: several may be of one file.
+_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,12 @@ class ProfileBook:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._lock = threading.Lock()
 
     def all(self) -> List[Profile]:
         return [Profile(**kept) for kept in self._read().values()]
 
     def record(self, profile: Profile) -> None:
-        with self._lock:
+        with _LOCK:
             kept = self._read()
             # One that is measured again becomes the newest.
             kept.pop(profile.key, None)
