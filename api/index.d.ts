@@ -503,6 +503,7 @@ interface DiagnosticsStoreOptions {
     readonly secrets?: readonly string[];
     readonly capacity?: number;
     readonly capacityCharacters?: number;
+    readonly maxTotalMb?: number | undefined;
     readonly now?: () => Date;
 }
 

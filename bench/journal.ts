@@ -13,7 +13,7 @@ import { runOriginal } from "./original.ts";
 import { costOf, type Numbers, Report } from "./report.ts";
 
 const ROWS = Number(process.argv[2] ?? 20_000);
-const ROUNDS = 3;
+const ROUNDS = 7;
 /** Rows that share a commit. */
 const GROUPS = [1, 4, 64];
 

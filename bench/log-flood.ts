@@ -2,7 +2,7 @@
  * Log records of four tools that talk at once, attributed to their jobs and stored, beside the same
  * bytes through a bare pipe to a file:
  *
- *     npm run build && npm run bench -- log-flood [--lines 50000] [--rate 25000] [--rounds 7]
+ *     npm run build && npm run bench -- log-flood [--lines 100000] [--rate 26000] [--rounds 7]
  *
  * Twice: as fast as the tools can, and at `rate` records a second each. The clock stops when the last
  * record is in the database. What a tool says beyond its limit is counted and left out: `kept` says
@@ -20,8 +20,8 @@ import { openTools } from "./tools.ts";
 
 const { values } = parseArgs({
   options: {
-    lines: { type: "string", default: "50000" },
-    rate: { type: "string", default: "25000" },
+    lines: { type: "string", default: "100000" },
+    rate: { type: "string", default: "26000" },
     rounds: { type: "string", default: "7" },
   },
 });

@@ -1,7 +1,7 @@
 /**
  * The queue against the limit of this machine and against the original: durable no-op jobs.
  *
- *     npm run bench -- queue [--count 10000] [--rounds 3] [--row jobs|latency|chain|fan|pending|memory]
+ *     npm run bench -- queue [--count 10000] [--rounds 7] [--row jobs|latency|chain|fan|pending|memory]
  */
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -16,7 +16,7 @@ import { type Cost, costOf, type Numbers, quantile, Report } from "./report.ts";
 const { values } = parseArgs({
   options: {
     count: { type: "string", default: "10000" },
-    rounds: { type: "string", default: "3" },
+    rounds: { type: "string", default: "7" },
     row: { type: "string", default: "all" },
   },
 });

@@ -162,11 +162,11 @@ async function openStores(config: ResolvedConfig, stack: AsyncDisposableStack): 
   const { dataDir, substrate } = config;
   const secrets = new SecretStore(dataDir);
   const known = await secrets.values();
+  const { diagnosticsRetentionDays: days, diagnosticsRetentionMaxMb: maxTotalMb } = substrate;
   const redactor = new SecretRedactor(known);
   const diagnostics = stack.use(
-    await DiagnosticsStore.open(join(dataDir, "diagnostics.db"), { secrets: known }),
+    await DiagnosticsStore.open(join(dataDir, "diagnostics.db"), { secrets: known, maxTotalMb }),
   );
-  const { diagnosticsRetentionDays: days, diagnosticsRetentionMaxMb: maxTotalMb } = substrate;
   // In the background: nobody waits for old logs to go. No days means for ever, not for no time.
   void diagnostics
     .applyRetention(compact({ maxAgeDays: days > 0 ? days : undefined, maxTotalMb }))

@@ -12,11 +12,17 @@ import type { WorkerFrame } from "../protocol/index.ts";
 import { joinLines, type LineBlock } from "../util/lines.ts";
 import { LineSplitter } from "./line-splitter.ts";
 import { RateLimit } from "./rate-limit.ts";
+import { StreamReader } from "./stream-reader.ts";
 
 const NEWLINE = 0x0a;
 const LOG_RATE = { lines: 50_000, bytes: 16 * 1024 * 1024 } as const;
-/** A frame that is no log is parsed and acted on here, which costs several times as much. */
-const FRAME_RATE = { lines: 20_000, bytes: 16 * 1024 * 1024 } as const;
+/**
+ * A frame that is no log is parsed and acted on here, which costs several times as much. Its window is
+ * short: a chunk may hold thirty thousand lines, and what one costs the event loop must wait for none.
+ */
+const FRAME_RATE = { lines: 2_000, bytes: 2 * 1024 * 1024, windowMs: 100 } as const;
+/** What is looked at byte by byte before the rest of a line is searched, which pays for long ones. */
+const LOOK_BYTES = 32;
 
 /** Every frame but a log record. */
 export type ActiveFrame = Exclude<WorkerFrame, { type: "log" }>;
@@ -35,12 +41,13 @@ export interface ControlEvents {
  * The host's end of a worker's control stream.
  *
  * Writes the hello, then only reads. It always reads, so a flood cannot block the worker; log frames
- * beyond 50,000 a second and others beyond 20,000, or 16 MiB of either, are dropped and counted.
+ * beyond 50,000 and 16 MiB a second, and others beyond 2,000 and 2 MiB in 100 ms, are dropped and counted.
  * Rubbish is noted, never thrown. Logs are delivered after the other frames of the same chunk.
  */
 export class ControlStream {
   readonly #socket: Duplex;
   readonly #events: ControlEvents;
+  readonly #reader: StreamReader;
   readonly #logLimit = new RateLimit(LOG_RATE);
   readonly #frameLimit = new RateLimit(FRAME_RATE);
 
@@ -50,16 +57,16 @@ export class ControlStream {
     const splitter = new LineSplitter(FRAME_MAX_BYTES, (block) => {
       this.#onLines(block);
     });
-    socket.on("data", (chunk: Buffer) => {
-      splitter.push(chunk);
-    });
-    socket.once("close", () => {
-      this.#tellDropped();
-      events.ended();
-    });
     // The worker's death closes the stream with ECONNRESET or EPIPE; its exit tells the story.
-    socket.on("error", () => socket.destroy());
-    socket.on("end", () => socket.destroy());
+    this.#reader = new StreamReader(socket, {
+      chunk: (bytes) => {
+        splitter.push(bytes);
+      },
+      ended: () => {
+        this.#tellDropped();
+        events.ended();
+      },
+    });
     socket.write(`${JSON.stringify({ type: "hello", protocol: PROTOCOL_VERSION, token })}\n`);
   }
 
@@ -67,23 +74,38 @@ export class ControlStream {
     this.#socket.destroy();
   }
 
+  /** As {@link StreamReader.drain}. */
+  async drain(): Promise<void> {
+    await this.#reader.drain();
+  }
+
   #onLines(block: Buffer): void {
     const logs: Buffer[] = [];
-    let count = 0;
+    let [logCount, frames, frameBytes, refused] = [0, 0, 0, 0];
+    const framesLeft = this.#frameLimit.left();
     let runStart = 0;
     for (let start = 0, end = 0; start < block.length; start = end) {
-      end = block.indexOf(NEWLINE, start) + 1;
+      end = lineEnd(block, start) + 1;
       if (beginsAsLogFrame(block, start)) {
-        count += 1;
+        logCount += 1;
         continue;
       }
       if (start > runStart) logs.push(block.subarray(runStart, start));
-      const isLog = this.#onFrame(block.subarray(start, end - 1));
-      if (isLog) count += 1;
-      runStart = isLog ? start : end;
+      runStart = end;
+      if (end - start === 1) continue;
+      if (frames === framesLeft) {
+        refused += 1;
+        continue;
+      }
+      frames += 1;
+      frameBytes += end - start;
+      if (!this.#onFrame(block.subarray(start, end - 1))) continue;
+      logCount += 1;
+      runStart = start;
     }
     if (runStart < block.length) logs.push(block.subarray(runStart));
-    if (count > 0) this.#onLogs(logs, count);
+    this.#frameLimit.use(frames, frameBytes, refused);
+    if (logCount > 0) this.#onLogs(logs, logCount);
   }
 
   #onLogs(logs: readonly Buffer[], count: number): void {
@@ -96,7 +118,6 @@ export class ControlStream {
 
   /** True for a log record that does not begin as the SDKs write it. */
   #onFrame(line: Buffer): boolean {
-    if (line.length === 0 || this.#frameLimit.take(1, line.length) === 0) return false;
     this.#tellDropped();
     const frame = parseFrame(line);
     if (frame === undefined) this.#events.note(notAFrame(line.toString("utf8", 0, 800)));
@@ -109,6 +130,11 @@ export class ControlStream {
     const dropped = this.#logLimit.drainRefused() + this.#frameLimit.drainRefused();
     if (dropped > 0) this.#events.note(`${dropped} control frames dropped: over the rate limit`);
   }
+}
+
+function lineEnd(block: Buffer, start: number): number {
+  for (let at = start; at < start + LOOK_BYTES; at += 1) if (block[at] === NEWLINE) return at;
+  return block.indexOf(NEWLINE, start + LOOK_BYTES);
 }
 
 /** Nesting is bounded before it is parsed: what walks a payload later does so by recursion. */

@@ -2,10 +2,10 @@ import type { Readable } from "node:stream";
 import { countLines, joinLines, type LineBlock } from "../util/lines.ts";
 import { LineSplitter } from "./line-splitter.ts";
 import { RateLimit } from "./rate-limit.ts";
+import { StreamReader } from "./stream-reader.ts";
 
 const LINE_MAX_BYTES = 64 * 1024;
 const RATE = { lines: 50_000, bytes: 16 * 1024 * 1024 } as const;
-const DRAIN_AFTER_EXIT_MS = 250;
 
 export type OutputStream = "stdout" | "stderr";
 
@@ -16,11 +16,9 @@ export type OutputStream = "stdout" | "stderr";
  * Beyond 50,000 lines or 16 MiB a second lines are dropped and counted in a line of their own.
  */
 export class OutputPump {
-  readonly #stream: Readable;
-  readonly #ended: Promise<void>;
+  readonly #reader: StreamReader;
 
   constructor(stream: Readable, onLines: (lines: LineBlock) => void) {
-    this.#stream = stream;
     const limit = new RateLimit(RATE);
     const tellDropped = (): void => {
       const dropped = limit.drainRefused();
@@ -32,25 +30,20 @@ export class OutputPump {
       tellDropped();
       onLines(joinLines([block], passed));
     });
-    stream.on("data", (chunk: Buffer) => {
-      splitter.push(chunk);
-    });
-    this.#ended = new Promise((resolve) => {
-      stream.once("close", () => {
+    this.#reader = new StreamReader(stream, {
+      chunk: (bytes) => {
+        splitter.push(bytes);
+      },
+      ended: () => {
         splitter.end();
         tellDropped();
-        resolve();
-      });
-      // An error on a pipe of a process that is ending says nothing that its exit does not.
-      stream.on("error", () => stream.destroy());
+      },
     });
   }
 
-  /** Reads until the pipe is empty or 250 ms have passed; a grandchild may hold it for ever. */
+  /** As {@link StreamReader.drain}. */
   async drain(): Promise<void> {
-    const timer = setTimeout(() => this.#stream.destroy(), DRAIN_AFTER_EXIT_MS);
-    await this.#ended;
-    clearTimeout(timer);
+    await this.#reader.drain();
   }
 }
 

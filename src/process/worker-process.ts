@@ -168,7 +168,7 @@ class RunningWorker {
       }),
     ];
     this.exited = child.exited.then(async ({ code, signal }) => {
-      await Promise.all(pumps.map((pump) => pump.drain()));
+      await Promise.all([...pumps, control].map((stream) => stream.drain()));
       control.close();
       const oomKills = child.cgroup?.oomKills() ?? 0;
       const ending = { bye: this.#bye, isEndedByHost: this.#isEndedByHost, oomKills };

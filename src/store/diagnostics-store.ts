@@ -29,6 +29,8 @@ const MAX_BATCH = 5_000;
 const MAX_BATCH_CHARACTERS = 2 * 1024 * 1024;
 /** What comes in less time after a batch waits for company: each batch is a commit. */
 const BATCH_MS = 20;
+/** Characters between two looks at the size, or a quarter of a small budget. */
+const LOOK_AT_SIZE_EVERY = 64 * 1024 * 1024;
 const MS_PER_DAY = 86_400_000;
 
 export interface DiagnosticsStoreOptions {
@@ -38,6 +40,8 @@ export interface DiagnosticsStoreOptions {
   readonly capacity?: number;
   /** Characters that may wait, likewise. @default 64 Mi */
   readonly capacityCharacters?: number;
+  /** Size of the database in MiB that is kept to while it is written. @default none */
+  readonly maxTotalMb?: number | undefined;
   /** @default the wall clock */
   readonly now?: () => Date;
 }
@@ -54,6 +58,7 @@ export class DiagnosticsStore implements AsyncDisposable {
   readonly #reader: DiagnosticsReader;
   readonly #capacity: number;
   readonly #capacityCharacters: number;
+  readonly #maxTotalMb: number | undefined;
   readonly #now: () => Date;
   readonly #retentions = new Map<number, PromiseWithResolvers<RetentionResult>>();
   #waiting: DiagnosticEntry[] = [];
@@ -64,6 +69,7 @@ export class DiagnosticsStore implements AsyncDisposable {
   #inFlight = false;
   #sendScheduled = false;
   #lastSent = 0;
+  #sentSinceLook = 0;
   #dropped = 0;
   #droppedTold = 0;
   #failure: CjmError | undefined;
@@ -77,6 +83,7 @@ export class DiagnosticsStore implements AsyncDisposable {
     this.#reader = reader;
     this.#capacity = options.capacity ?? DEFAULT_CAPACITY;
     this.#capacityCharacters = options.capacityCharacters ?? DEFAULT_CAPACITY_CHARACTERS;
+    this.#maxTotalMb = options.maxTotalMb;
     this.#now = options.now ?? (() => new Date());
     thread.on("message", (reply: ThreadReply) => this.#onReply(reply));
     thread.on("error", (error) => this.#fail(error));
@@ -271,6 +278,18 @@ export class DiagnosticsStore implements AsyncDisposable {
     this.#lastSent = performance.now();
     const moved = entries.flatMap((entry) => ("lines" in entry ? entry.lines.bytes.buffer : []));
     this.#post({ type: "append", entries }, moved);
+    this.#keepSize();
+  }
+
+  /** Retention deletes old rows when a host starts; a flood would fill the disk until the next one does. */
+  #keepSize(): void {
+    const maxTotalMb = this.#maxTotalMb;
+    if (maxTotalMb === undefined) return;
+    const every = Math.min(LOOK_AT_SIZE_EVERY, (maxTotalMb * 1024 * 1024) / 4);
+    if (this.#sentSinceLook < every) return;
+    this.#sentSinceLook = 0;
+    // A failure to write is told where it is counted: with the entries that are lost by it.
+    this.applyRetention({ maxTotalMb }).catch(() => undefined);
   }
 
   /** Its size bounds what is lost with it, and how long a flush waits that comes after it. */
@@ -283,6 +302,7 @@ export class DiagnosticsStore implements AsyncDisposable {
       characters += sizeOf(entry);
       if (characters > MAX_BATCH_CHARACTERS && end > this.#head) break;
       this.#leave(entry);
+      this.#sentSinceLook += sizeOf(entry);
       end += 1;
     }
     return this.#waiting.slice(this.#head, end);

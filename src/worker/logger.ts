@@ -1,6 +1,5 @@
 import { inspect } from "node:util";
 import { LOG_LEVELS, type LogLevel } from "../protocol/limits.ts";
-import { compact } from "../util/compact.ts";
 import type { WorkerLogger } from "./capability.ts";
 import type { FrameSink } from "./control-stream.ts";
 
@@ -35,17 +34,29 @@ export function log(
   error?: unknown,
 ): void {
   if (LOG_LEVELS.indexOf(level) < LOG_LEVELS.indexOf(options.level)) return;
-  options.sink.send(
-    compact({
-      type: "log" as const,
-      ts: new Date().toISOString(),
-      level,
-      logger: options.name,
-      message,
-      exc: error === undefined ? undefined : inspect(error),
-      job_id: options.jobId(),
-    }),
-  );
+  const jobId = options.jobId();
+  options.sink.send({
+    type: "log",
+    ts: timestamp(),
+    level,
+    logger: options.name,
+    message,
+    ...(error !== undefined && { exc: inspect(error) }),
+    ...(jobId !== undefined && { job_id: jobId }),
+  });
+}
+
+let lastMs = 0;
+let lastTimestamp = "";
+
+/** Now; the text is made once in a millisecond, for it costs as much as the rest of a record. */
+function timestamp(): string {
+  const now = Date.now();
+  if (now !== lastMs) {
+    lastMs = now;
+    lastTimestamp = new Date(now).toISOString();
+  }
+  return lastTimestamp;
 }
 
 export function parseLogLevel(text: string | undefined): LogLevel {

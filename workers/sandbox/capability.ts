@@ -7,7 +7,7 @@ import { runAction } from "./run-action.ts";
 import { limitsSchema, runInputSchema, runOutputSchema } from "./schemas.ts";
 import { testsAction } from "./tests-action.ts";
 import { testsInputSchema, testsOutputSchema } from "./tests-schema.ts";
-import { Workbench } from "./workbench.ts";
+import { KEEP_READY_MS, Workbench } from "./workbench.ts";
 
 const configSchema = z.strictObject({
   python: z.string().default("python3").describe("Python for guests: a path or a name on PATH."),
@@ -30,6 +30,14 @@ const configSchema = z.strictObject({
     .string()
     .optional()
     .describe("A cgroup v2 folder delegated to this worker, for memory and process limits."),
+  keep_ready_ms: z
+    .int()
+    .min(0)
+    .max(60_000)
+    .default(KEEP_READY_MS)
+    .describe(
+      "After two runs of a kind, how long a fresh jail waits for a third. 0: none is set up beforehand.",
+    ),
 });
 
 let workbench: Workbench | undefined;
@@ -50,18 +58,19 @@ export const sandbox = defineCapability({
 
   async initialize(config, { dataFolder }) {
     const { python, node = process.execPath, bash } = config;
-    workbench?.[Symbol.dispose]();
+    await workbench?.[Symbol.asyncDispose]();
     workbench = await Workbench.open({
       interpreters: { python, node, bash },
       defaultLimits: config.default_limits,
       packages: config.packages,
       cgroupParent: config.cgroup_parent,
+      keepReadyMs: config.keep_ready_ms,
       workspaceFolder: join(dataFolder, "workspaces"),
     });
   },
 
-  cleanup() {
-    workbench?.[Symbol.dispose]();
+  async cleanup() {
+    await workbench?.[Symbol.asyncDispose]();
     workbench = undefined;
   },
 

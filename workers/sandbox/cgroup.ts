@@ -9,6 +9,7 @@ import {
 } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { INIT_PROCESSES } from "./jail-init.ts";
 import type { Limits } from "./policy.ts";
 
@@ -85,15 +86,24 @@ function verified(parent: CgroupParent): CgroupSearch {
 
 const PROBE_LIMITS: Pick<Limits, "memoryMb" | "pids"> = { memoryMb: 64, pids: 16 };
 
+/** Less than an RCU grace period, for which the lock stays quick after each use. */
+const WARM_EVERY_MS = 4;
+
 /**
- * Makes the next move of a process into a cgroup quick.
+ * Makes the move of a process into a cgroup quick that follows when `until` has resolved.
  *
  * The kernel takes one lock for all moves, and the first taker after a pause waits for an RCU grace
  * period, about 10 ms. Moving this process to where it already is takes that wait while the jail is
  * still being set up, and on another thread. Without it only time is lost, so a refusal is no error.
  */
-export async function warmMoveLock({ ownMembers }: CgroupParent): Promise<void> {
-  if (ownMembers !== undefined) await writeFile(ownMembers, String(process.pid)).catch(() => {});
+export async function keepMoveLockWarm(
+  { ownMembers }: CgroupParent,
+  until: Promise<unknown>,
+): Promise<void> {
+  if (ownMembers === undefined) return;
+  const isOver = until.then(() => true);
+  do await writeFile(ownMembers, String(process.pid)).catch(() => {});
+  while (!(await Promise.race([isOver, delay(WARM_EVERY_MS, false)])));
 }
 
 /** Removes cgroups that an earlier worker left; those with processes stay. */

@@ -1,20 +1,30 @@
 import { FD, GUEST_CHANNEL, NOBODY, type JailPolicy } from "./policy.ts";
 
 /**
+ * Waits at the gate for the guest's command and becomes the guest. The command comes through the
+ * gate and not as an argument, which every user of the machine could read; LINE stands for the line
+ * ends in it.
+ */
+const GATE_SCRIPT = [
+  'LINE="\n"',
+  "echo ready",
+  "IFS= read -r command || exit 1",
+  'eval "$command"',
+].join("\n");
+
+/**
  * First process of a jail. It waits at the gate until the supervisor has set the limits and put
  * the input files in place, runs the guest, ends everything that is left, and keeps the jail's file
  * systems alive until the supervisor has collected what it wants.
  *
  * awk, not the shell, runs the guest: `system()` returns 256 + n for a death by signal n, so that
- * an `exit(137)` and a SIGKILL stay apart. The sweep is only for the first process of a PID
- * namespace; anywhere else it would reach every process of the user.
+ * an `exit(137)` and a SIGKILL stay apart (an awk that does not is found by the probe). A shell is the first process all the same, because it
+ * reaps the guest's orphans while it waits, and not every awk does. Both have started before the
+ * gate opens. The sweep is only for the first process of a PID namespace; anywhere else it would
+ * reach every process of the user.
  */
 export const INIT_SCRIPT = [
-  "echo ready",
-  // Through the gate and not as an argument, which every user of the machine could read.
-  "IFS= read -r command || exit 1",
-  "line='\n'",
-  `COMMAND="$command" LINE="$line" awk 'BEGIN { print "status", system(ENVIRON["COMMAND"]) }'`,
+  `GATE='${GATE_SCRIPT}' awk 'BEGIN { status = system(ENVIRON["GATE"]); print "status", status }'`,
   "[ $$ -eq 1 ] && kill -9 -1 2>/dev/null",
   "echo swept",
   "read -r end",
@@ -31,11 +41,11 @@ export function shellQuote(word: string): string {
 }
 
 /** The shell command with which the init script starts the guest. */
-export function guestCommand(policy: JailPolicy): string {
+export function guestCommand(policy: JailPolicy, hasStdin: boolean): string {
   const words = [...identityWords(policy), ...environmentWords(policy), ...policy.argv];
   const start = words.map(shellQuote).join(" ");
   const own = limitCommand(policy);
-  return `${own} && exec ${start} ${redirections(policy.hasChannel === true)}`;
+  return `${own} && exec ${start} ${redirections(policy.hasChannel === true, hasStdin)}`;
 }
 
 /** Set for the guest alone: the jail's first processes must not load what a caller's variable names. */
@@ -46,8 +56,9 @@ function environmentWords({ env }: JailPolicy): string[] {
 /** The environment of the jail's first processes. */
 export const INIT_ENVIRONMENT = { PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" };
 
-function redirections(hasChannel: boolean): string {
-  const own = `<&${FD.stdin} >&${FD.stdout} 2>&${FD.stderr}`;
+function redirections(hasChannel: boolean, hasStdin: boolean): string {
+  const stdin = hasStdin ? `<&${FD.stdin}` : "</dev/null";
+  const own = `${stdin} >&${FD.stdout} 2>&${FD.stderr}`;
   const close = `${FD.stdout}>&- ${FD.stderr}>&-`;
   if (!hasChannel) return `${own} ${FD.stdin}<&- ${close}`;
   return `${own} ${GUEST_CHANNEL}<&${FD.channel} ${close} ${FD.channel}>&-`;

@@ -1,18 +1,19 @@
-import { spawn, type ChildProcess } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { openSync } from "node:fs";
+import { closeSync, writeFileSync } from "node:fs";
 import { Socket } from "node:net";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { CjmError } from "cjm-substrate/worker";
 import type { Backend } from "./backend.ts";
-import { JailCgroup, warmMoveLock, type CgroupParent } from "./cgroup.ts";
+import { JailCgroup, keepMoveLockWarm, type CgroupParent } from "./cgroup.ts";
 import { guestCommand } from "./jail-init.ts";
 import { OutputCapture, type CapturedOutput } from "./output-capture.ts";
 import { FD, WORK_FOLDER, type JailPolicy } from "./policy.ts";
 import { childrenOf, isRunning, treeOf } from "./process-tree.ts";
+import { ReportReader } from "./report-reader.ts";
 import { closeAll, type PipeSlot, type Scratch } from "./scratch.ts";
+import { spawnJail } from "./spawn-jail.ts";
 import { parseGuestEnd, type GuestEnd } from "./status.ts";
 
 /** What every jail of a worker shares. */
@@ -25,9 +26,11 @@ export interface JailEngine {
   readonly filterPath: string | undefined;
 }
 
-export interface JailOptions {
+/** What a run brings to a jail that waits for it. */
+export interface JailUse {
+  readonly policy: JailPolicy;
+  /** Without it, the guest reads an end at once. */
   readonly stdin?: string | Uint8Array | undefined;
-  readonly signal: AbortSignal;
   onOutput?(stream: "stdout" | "stderr", bytes: Buffer): void;
   onOverflow?(): void;
 }
@@ -53,34 +56,40 @@ let jailCount = 0;
 export class Jail implements AsyncDisposable {
   /** The jail's first process, as this process sees it. */
   initPid = 0;
-  cgroup: JailCgroup | undefined;
-  readonly policy: JailPolicy;
+  readonly cgroup: JailCgroup | undefined;
+  readonly #engine: JailEngine;
+  readonly #slot: PipeSlot;
+  readonly #stdinFd: number;
+  readonly #stdout: OutputCapture;
+  readonly #stderr: OutputCapture;
   readonly #child: ChildProcess;
   readonly #closed: Promise<unknown>;
   readonly #reports: ReportReader;
-  readonly #slot: PipeSlot;
-  readonly #engine: JailEngine;
-  readonly #stdout: OutputCapture;
-  readonly #stderr: OutputCapture;
+  #policy: JailPolicy;
+  #hasStdin = false;
   #log = "";
 
-  private constructor(engine: JailEngine, policy: JailPolicy, options: JailOptions) {
-    this.policy = policy;
+  private constructor(engine: JailEngine, policy: JailPolicy, cgroup: JailCgroup | undefined) {
     this.#engine = engine;
+    this.cgroup = cgroup;
+    this.#policy = policy;
     this.#slot = engine.scratch.takeSlot();
+    const stdin = engine.scratch.anonymousFile();
     const out = this.#slot.open("out");
     const err = this.#slot.open("err");
-    const capture = (stream: "stdout" | "stderr", fd: number): OutputCapture =>
-      new OutputCapture(fd, {
-        limitBytes: policy.limits.outputBytes,
-        onData: (bytes) => options.onOutput?.(stream, bytes),
-        onOverflow: () => options.onOverflow?.(),
-      });
-    this.#stdout = capture("stdout", out.readFd);
-    this.#stderr = capture("stderr", err.readFd);
-    this.#child = spawnJail(engine, policy, { options, out: out.writeFd, err: err.writeFd });
+    this.#stdinFd = stdin.writeFd;
+    this.#stdout = new OutputCapture(out.readFd);
+    this.#stderr = new OutputCapture(err.readFd);
+    const streams = { stdin: stdin.readFd, stdout: out.writeFd, stderr: err.writeFd };
+    try {
+      this.#child = spawnJail(engine, policy, streams);
+    } finally {
+      closeAll(Object.values(streams));
+    }
     this.#closed = once(this.#child, "exit").catch(() => undefined);
     this.#reports = new ReportReader(this.#child);
+    // A jail that is gone takes no command; that is seen by what it does not report.
+    this.#child.stdin?.on("error", () => undefined);
     this.#child.stderr?.on("data", (chunk: Buffer) => {
       if (this.#log.length < 65_536) this.#log += chunk.toString("utf8");
     });
@@ -90,16 +99,49 @@ export class Jail implements AsyncDisposable {
    * @throws {CjmError} `ISOLATION_UNAVAILABLE` with the backend's own words if it cannot be set up;
    * `signal.reason` if the caller aborts. No process is left in either case.
    */
-  static async start(engine: JailEngine, policy: JailPolicy, options: JailOptions): Promise<Jail> {
-    options.signal.throwIfAborted();
-    const jail = new Jail(engine, policy, options);
+  static async start(engine: JailEngine, policy: JailPolicy, signal: AbortSignal): Promise<Jail> {
+    signal.throwIfAborted();
+    const { cgroups } = engine;
+    const cgroup = cgroups === null ? undefined : makeCgroup(cgroups, policy);
+    const jail = new Jail(engine, policy, cgroup);
     try {
-      await jail.#becomeReady(policy, options.signal);
+      await jail.#becomeReady(signal);
       return jail;
     } catch (error) {
       await jail[Symbol.asyncDispose]();
       throw error;
     }
+  }
+
+  get policy(): JailPolicy {
+    return this.#policy;
+  }
+
+  /** False once the jail is gone, for whatever reason. */
+  get isAlive(): boolean {
+    return !this.#reports.isClosed && isRunning(this.initPid);
+  }
+
+  /**
+   * Hands the jail to a run. The run's policy must agree with the one the jail was started with in
+   * all but argv, env, clocks and bytes of output, which take effect at the gate.
+   */
+  assign(use: JailUse): void {
+    this.#policy = use.policy;
+    const { outputBytes: limitBytes } = use.policy.limits;
+    const onOverflow = (): void => use.onOverflow?.();
+    this.#stdout.deliverTo({
+      limitBytes,
+      onData: (bytes) => use.onOutput?.("stdout", bytes),
+      onOverflow,
+    });
+    this.#stderr.deliverTo({
+      limitBytes,
+      onData: (bytes) => use.onOutput?.("stderr", bytes),
+      onOverflow,
+    });
+    this.#hasStdin = use.stdin !== undefined;
+    if (use.stdin !== undefined) writeFileSync(this.#stdinFd, use.stdin);
   }
 
   /** The jail's file system as this process can reach it. */
@@ -109,7 +151,7 @@ export class Jail implements AsyncDisposable {
 
   /** The guest's working folder as this process can reach it. */
   get workFolder(): string {
-    return this.policy.workSource ?? join(this.root, WORK_FOLDER);
+    return this.#policy.workSource ?? join(this.root, WORK_FOLDER);
   }
 
   /** Leads to the guest's descriptor for the supervisor, where the policy has one. */
@@ -121,7 +163,7 @@ export class Jail implements AsyncDisposable {
 
   /** Lets the guest run. */
   openGate(): void {
-    this.#child.stdin?.write(`${guestCommand(this.policy)}\n`);
+    this.#child.stdin?.write(`${guestCommand(this.#policy, this.#hasStdin)}\n`);
   }
 
   /** Resolves when no process of the guest is left; undefined if the jail died as a whole. */
@@ -175,6 +217,7 @@ export class Jail implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.finish();
+    closeSync(this.#stdinFd);
     // A pipe that somebody still holds is not given to another jail.
     if (this.#stdout.isDrained && this.#stderr.isDrained) {
       this.#engine.scratch.returnSlot(this.#slot);
@@ -182,23 +225,27 @@ export class Jail implements AsyncDisposable {
     await this.#removeCgroup();
   }
 
-  async #becomeReady(policy: JailPolicy, signal: AbortSignal): Promise<void> {
+  async #becomeReady(signal: AbortSignal): Promise<void> {
     const abort = AbortSignal.any([signal, AbortSignal.timeout(READY_TIMEOUT_MS)]);
     const onAbort = (): void => this.kill();
     abort.addEventListener("abort", onAbort);
+    const reported = this.#reports.line("ready");
     const { cgroups } = this.#engine;
-    const warming = cgroups === null ? undefined : warmMoveLock(cgroups);
-    const ready = await this.#reports.line("ready");
+    if (cgroups !== null) await keepMoveLockWarm(cgroups, reported);
+    const ready = await reported;
     abort.removeEventListener("abort", onAbort);
     signal.throwIfAborted();
     if (ready === undefined) throw await this.#setupError(abort.aborted);
-    this.initPid = findInit(this.#child.pid ?? 0);
-    if (cgroups === null) return;
-    await warming;
-    jailCount += 1;
-    const id = `${process.pid}-${Date.now().toString(36)}-${jailCount}`;
-    this.cgroup = JailCgroup.create(cgroups, id, policy.limits);
-    this.cgroup.add(this.initPid);
+    this.initPid = this.#findInit();
+    // The init processes and the one that becomes the guest.
+    for (const pid of treeOf(this.initPid)) this.cgroup?.add(pid);
+  }
+
+  /** The process that ends what the guest leaves: the lowest one of the backend's own. */
+  #findInit(): number {
+    const started = this.#child.pid ?? 0;
+    const [below] = this.#engine.backend.hasPidNamespace ? childrenOf(started) : [];
+    return below ?? started;
   }
 
   /** The kernel lets go of a cgroup only after the last process in it has been reaped. */
@@ -207,7 +254,6 @@ export class Jail implements AsyncDisposable {
       if (this.cgroup?.remove() !== false) break;
       await delay(2);
     }
-    this.cgroup = undefined;
   }
 
   async #setupError(isTimeout: boolean): Promise<CjmError> {
@@ -220,92 +266,13 @@ export class Jail implements AsyncDisposable {
   }
 }
 
-/** Lines that the jail's first process prints, by their first word. */
-class ReportReader {
-  readonly #seen = new Map<string, string>();
-  readonly #waiting = new Set<() => void>();
-  #isClosed = false;
-
-  constructor(child: ChildProcess) {
-    if (child.stdout === null) throw new TypeError("A jail needs its report stream");
-    const lines = createInterface({ input: child.stdout });
-    lines.on("line", (line) => {
-      const space = line.indexOf(" ");
-      const word = space === -1 ? line : line.slice(0, space + 1);
-      if (this.#seen.size < 8) this.#seen.set(word, line.slice(word.length));
-      this.#wake();
-    });
-    lines.on("close", () => {
-      this.#isClosed = true;
-      this.#wake();
-    });
-    child.on("error", () => lines.close());
-  }
-
-  /** The rest of the line that begins with `word`, once it is there; undefined if it never comes. */
-  async line(word: string): Promise<string | undefined> {
-    while (!this.#seen.has(word) && !this.#isClosed && !this.#isPast(word)) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#waiting.add(resolve);
-      await promise;
-    }
-    return this.#seen.get(word);
-  }
-
-  /** The status is never printed after the sweep. */
-  #isPast(word: string): boolean {
-    return word === "status " && this.#seen.has("swept");
-  }
-
-  #wake(): void {
-    for (const resolve of this.#waiting) resolve();
-    this.#waiting.clear();
-  }
-}
-
-/** The process whose children are the guest's: the lowest one of the backend's chain. */
-function findInit(childPid: number): number {
-  const [below] = childrenOf(childPid);
-  return below ?? childPid;
-}
-
-function spawnJail(
-  { backend, scratch, filterPath }: JailEngine,
-  policy: JailPolicy,
-  { options, out, err }: { options: JailOptions; out: number; err: number },
-): ChildProcess {
-  const launch = backend.launch(policy);
-  const opened = [out, err];
-  const keep = (fd: number): number => {
-    opened.push(fd);
-    return fd;
-  };
-  try {
-    const stdin = keep(
-      options.stdin === undefined
-        ? openSync("/dev/null", "r")
-        : scratch.anonymousFile(options.stdin),
-    );
-    const args = keep(scratch.anonymousFile(launch.optionFile ?? ""));
-    const stdio: ("pipe" | "ignore" | number)[] = ["pipe", "pipe", "pipe", stdin, out, err, args];
-    // Descriptors this process was started with would reach the guest; they are put out of reach.
-    const nothing = keep(openSync("/dev/null", "r"));
-    for (const fd of scratch.inheritedFds) stdio[fd] ??= nothing;
-    if (backend.wantsFilter && filterPath !== undefined) {
-      stdio[FD.seccomp] = keep(openSync(filterPath, "r"));
-    }
-    if (policy.hasChannel === true) stdio[FD.channel] = "pipe";
-    return spawn(launch.file, launch.args, {
-      // Node leaves holes out and would move the rest down.
-      stdio: Array.from(stdio, (entry) => entry ?? "ignore"),
-      cwd: launch.cwd ?? "/",
-      detached: true,
-      // What a backend inherits, its guest could read from /proc.
-      env: launch.env ?? { PATH: process.env["PATH"] ?? "/usr/bin:/bin" },
-    });
-  } finally {
-    closeAll(opened);
-  }
+function makeCgroup(cgroups: CgroupParent, { limits }: JailPolicy): JailCgroup {
+  jailCount += 1;
+  return JailCgroup.create(
+    cgroups,
+    `${process.pid}-${Date.now().toString(36)}-${jailCount}`,
+    limits,
+  );
 }
 
 function killQuietly(pid: number): void {

@@ -6,12 +6,13 @@ export interface CapturedOutput {
   readonly totalBytes: number;
 }
 
-export interface CaptureOptions {
+/** Who gets what is read. */
+export interface OutputSink {
   readonly limitBytes: number;
   /** Gets what is kept, as it comes. */
-  readonly onData: (bytes: Buffer) => void;
+  onData?(bytes: Buffer): void;
   /** Called once, when the first byte over the limit arrives. */
-  readonly onOverflow: () => void;
+  onOverflow?(): void;
 }
 
 const READ_BYTES = 65_536;
@@ -23,7 +24,8 @@ export interface DecodedOutput {
 }
 
 /**
- * Reads one end of a pipe to its end, keeping at most `limitBytes`.
+ * Reads one end of a pipe to its end, keeping at most its sink's `limitBytes`; without a sink,
+ * nothing.
  *
  * What comes after the limit is read and thrown away, so that the writer never blocks on us and a
  * writer without end costs no memory.
@@ -35,12 +37,13 @@ export class OutputCapture {
   #keptBytes = 0;
   #totalBytes = 0;
   #isDrained = false;
+  #sink: OutputSink = { limitBytes: 0 };
 
   /** Takes ownership of the descriptor. */
-  constructor(fd: number, options: CaptureOptions) {
+  constructor(fd: number) {
     const buffer = Buffer.allocUnsafe(READ_BYTES);
     const callback = (count: number): boolean => {
-      this.#take(buffer.subarray(0, count), options);
+      this.#take(buffer.subarray(0, count));
       return true;
     };
     this.#socket = new Socket({
@@ -57,6 +60,11 @@ export class OutputCapture {
     this.#socket.resume();
   }
 
+  /** Call it before anything is written. */
+  deliverTo(sink: OutputSink): void {
+    this.#sink = sink;
+  }
+
   /** True once the stream has come to its end, so that nobody holds it any more. */
   get isDrained(): boolean {
     return this.#isDrained;
@@ -70,7 +78,8 @@ export class OutputCapture {
     return { bytes: Buffer.concat(this.#kept, this.#keptBytes), totalBytes: this.#totalBytes };
   }
 
-  #take(bytes: Buffer, { limitBytes, onData, onOverflow }: CaptureOptions): void {
+  #take(bytes: Buffer): void {
+    const { limitBytes } = this.#sink;
     const wasWithin = this.#totalBytes <= limitBytes;
     this.#totalBytes += bytes.length;
     const room = limitBytes - this.#keptBytes;
@@ -78,9 +87,9 @@ export class OutputCapture {
       const kept = Buffer.from(bytes.subarray(0, room));
       this.#kept.push(kept);
       this.#keptBytes += kept.length;
-      onData(kept);
+      this.#sink.onData?.(kept);
     }
-    if (wasWithin && this.#totalBytes > limitBytes) onOverflow();
+    if (wasWithin && this.#totalBytes > limitBytes) this.#sink.onOverflow?.();
   }
 }
 

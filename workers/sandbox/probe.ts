@@ -21,19 +21,23 @@ export interface ProbeResult {
 }
 
 const run = promisify(execFile);
+const SIGKILL = 9;
 
 /** Root has no user namespace of its own to hide in, so the guest becomes nobody by setuid. */
 export function identityHere(): Identity {
   return process.geteuid?.() === 0 ? "setuid" : "userns";
 }
 
-/** The jail a probe makes: it runs `true` under the same policy as real ones. */
+/**
+ * The jail a probe makes, under the same policy as real ones. Its guest is killed, because how that
+ * is told depends on the awk of this machine, and `true` would run with any.
+ */
 function probePolicy(mounts: readonly Mount[]): JailPolicy {
   return {
     mounts,
     env: { PATH: "/usr/bin:/bin" },
     identity: identityHere(),
-    argv: ["true"],
+    argv: ["/bin/sh", "-c", "kill -9 $$"],
     limits: { wallMs: 5_000, cpuMs: 5_000, memoryMb: 64, pids: 16, outputBytes: 4_096, diskMb: 1 },
   };
 }
@@ -89,13 +93,13 @@ async function tried(
 ): Promise<ProbeResult> {
   const { name, version } = backend;
   try {
-    await using jail = await Jail.start(engine, probePolicy(mounts), {
-      signal: AbortSignal.timeout(10_000),
-    });
+    await using jail = await Jail.start(engine, probePolicy(mounts), AbortSignal.timeout(10_000));
     jail.openGate();
     const end = await jail.guestEnd();
-    if (end?.exitCode === 0) return { name, version, usable: true, backend };
-    return { name, version, usable: false, reason: `"true" did not run in it (${jail.log})` };
+    if (end?.signal === SIGKILL) return { name, version, usable: true, backend };
+    const seen = end === undefined ? "no status" : `exit code ${end.exitCode}`;
+    const reason = `a program killed in it came out with ${seen} (${jail.log})`;
+    return { name, version, usable: false, reason };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     return { name, version, usable: false, reason };

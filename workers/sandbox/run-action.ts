@@ -4,6 +4,7 @@ import { PROGRAMS, type Language } from "./languages.ts";
 import { runProgram, type RunContext } from "./run-program.ts";
 import { openSite } from "./run-site.ts";
 import type { RunInput, RunOutput } from "./schemas.ts";
+import { readPrintedTests } from "./text-helpers.ts";
 import type { Workbench } from "./workbench.ts";
 
 /** The action `run`. */
@@ -23,7 +24,8 @@ export async function runAction(
   };
   const result = await runProgram(site.engine, program, contextOf(call));
   accountFor(call, result);
-  return result;
+  const printed = language === "python" ? readPrintedTests(input.code ?? "", result) : undefined;
+  return printed === undefined ? result : { ...result, printed_tests: printed };
 }
 
 export function languageOf({ language }: Pick<RunInput, "language">): Language {

@@ -2,7 +2,8 @@ import { lstatSync } from "node:fs";
 import { join } from "node:path";
 import { CjmError } from "cjm-substrate/worker";
 import { collectFiles, stageFiles, type CollectedFiles, type StagedFile } from "./guest-files.ts";
-import { Jail, type JailEngine } from "./jail.ts";
+import type { Jail } from "./jail.ts";
+import type { RunEngine } from "./jail-reserve.ts";
 import { Monitor } from "./monitor.ts";
 import { LineChannel } from "./line-channel.ts";
 import type { JailPolicy } from "./policy.ts";
@@ -35,12 +36,14 @@ export interface RunContext {
  * @throws `signal.reason` when the caller aborts; the jail's processes are gone then.
  */
 export async function runProgram(
-  engine: JailEngine,
+  engine: RunEngine,
   program: Program,
   context: RunContext,
 ): Promise<RunOutput> {
   try {
-    return await runInJail(engine, program, context);
+    const output = await runInJail(engine, program, context);
+    engine.reserve.offer(engine, program.policy);
+    return output;
   } catch (error) {
     if (!(error instanceof CjmError) || error.code !== "ISOLATION_UNAVAILABLE") throw error;
     return reportRun(engine, program.policy, { ...NOTHING_SEEN, setupError: error.message });
@@ -48,15 +51,16 @@ export async function runProgram(
 }
 
 async function runInJail(
-  engine: JailEngine,
+  engine: RunEngine,
   program: Program,
   context: RunContext,
 ): Promise<RunOutput> {
   const { policy } = program;
   let monitor: Monitor | undefined;
-  await using jail = await Jail.start(engine, policy, {
+  await using jail = await engine.reserve.take(engine, policy, context.signal);
+  jail.assign({
+    policy,
     stdin: program.stdin,
-    signal: context.signal,
     onOutput: (stream, bytes) => context.onOutput?.(stream, bytes),
     onOverflow: () => monitor?.outputExceeded(),
   });

@@ -1,6 +1,6 @@
 import { realpathSync } from "node:fs";
 import { CjmError } from "cjm-substrate/worker";
-import type { JailEngine } from "./jail.ts";
+import type { RunEngine } from "./jail-reserve.ts";
 import type { Interpreter, Language } from "./languages.ts";
 import { INPUT_FOLDER, WORK_FOLDER, type JailPolicy, type Mount } from "./policy.ts";
 import { identityHere } from "./probe.ts";
@@ -23,7 +23,7 @@ export interface Place {
 
 /** A place made ready: the engine, and a policy that lacks only the words of the command. */
 export interface Site extends Disposable {
-  readonly engine: JailEngine;
+  readonly engine: RunEngine;
   readonly policy: JailPolicy;
   /** The first words of a command in the place's language; none for `command`. */
   readonly interpreter: readonly string[];
@@ -62,7 +62,7 @@ export async function openSite(
   }
 }
 
-function programPath({ backend }: JailEngine, { path, guestPath }: Interpreter): string {
+function programPath({ backend }: RunEngine, { path, guestPath }: Interpreter): string {
   return backend.name === "none" ? path : guestPath;
 }
 

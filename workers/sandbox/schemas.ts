@@ -110,6 +110,12 @@ const isolationReportSchema = z.object({
   not_enforced: z.array(z.string()).describe("What this backend leaves open."),
 });
 
+const printedTestsSchema = z.object({
+  passed: z.number(),
+  total: z.number(),
+  failed: z.string().describe('The first five lines that name a failure, joined by "; ".'),
+});
+
 /** How one jail ended. */
 export const runOutputSchema = z.object({
   status: z.enum(STATUSES),
@@ -130,6 +136,11 @@ export const runOutputSchema = z.object({
   limits: effectiveLimitsSchema,
   isolation: isolationReportSchema,
   is_timed_out: z.boolean(),
+  printed_tests: printedTestsSchema
+    .optional()
+    .describe(
+      "Read from what a Python program with unittest classes printed. It can print that without a test: no verdict.",
+    ),
   files: z.record(z.string(), fileRefSchema),
   files_refused: z.record(z.string(), z.string()),
 });

@@ -14,7 +14,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-/** Pipes of one jail; both ends are open. */
+/** Both ends of a pipe or a file, open. */
 export interface PipePair {
   readonly readFd: number;
   readonly writeFd: number;
@@ -78,15 +78,23 @@ export class Scratch implements Disposable {
     this.#free.push(slot);
   }
 
-  /** Descriptor of a file that has no name any more; the caller closes it. */
-  anonymousFile(content: string | Uint8Array): number {
+  /** A file that has no name any more; the caller closes both ends. */
+  anonymousFile(): PipePair {
     this.#files += 1;
     const path = join(this.folder, `file-${this.#files}`);
     // Readable by the guest, who may open it again by way of /dev/stdin.
-    writeFileSync(path, content, { mode: 0o444 });
-    const fd = openSync(path, "r");
+    const writeFd = openSync(path, "wx", 0o444);
+    const readFd = openSync(path, "r");
     rmSync(path);
-    return fd;
+    return { readFd, writeFd };
+  }
+
+  /** Descriptor of a file with that content and no name; the caller closes it. */
+  fileWith(content: string): number {
+    const { readFd, writeFd } = this.anonymousFile();
+    writeFileSync(writeFd, content);
+    closeSync(writeFd);
+    return readFd;
   }
 
   /** A file that stays, for what every jail reads. */

@@ -1,8 +1,20 @@
+import type { RunOutput } from "./schemas.ts";
+
+/**
+ * What a Python program with unittest classes printed about its tests; undefined where it printed
+ * no such report. A program can print one without a test, so it is a reading and no verdict.
+ */
+export function readPrintedTests(
+  code: string,
+  { stderr }: Pick<RunOutput, "stderr">,
+): RunOutput["printed_tests"] {
+  if (!hasUnittestClasses(code)) return undefined;
+  const counted = countTestResults(stderr);
+  return counted.total === 0 ? undefined : { ...counted, failed: extractFailedTests(stderr) };
+}
+
 /** How many of a unittest run's tests passed, read from what it printed; nothing found is 0 of 0. */
-export function countTestResults(
-  _stdout: string,
-  stderr: string,
-): { passed: number; total: number } {
+export function countTestResults(stderr: string): { passed: number; total: number } {
   const total = numberAfter(/Ran (?<n>\d+) test/u, stderr);
   const failed =
     numberAfter(/failures=(?<n>\d+)/u, stderr) + numberAfter(/errors=(?<n>\d+)/u, stderr);

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { CjmError } from "cjm-substrate/worker";
 import { findCgroupParent, sweepCgroups, type CgroupSearch } from "./cgroup.ts";
 import type { Backend } from "./backend.ts";
-import type { JailEngine } from "./jail.ts";
+import { JailReserve, type RunEngine } from "./jail-reserve.ts";
 import {
   findInterpreter,
   type Interpreter,
@@ -30,18 +30,23 @@ export interface WorkbenchOptions {
   readonly cgroupParent?: string | undefined;
   /** False samples the tree even where a cgroup could be made. */
   readonly useCgroups?: boolean;
+  /** How long a jail waits for the next run of its kind; 0 sets up none beforehand. */
+  readonly keepReadyMs?: number;
 }
+
+export const KEEP_READY_MS = 2_000;
 
 /** Cgroups of a worker that was killed are removed when they are this old and empty. */
 const STALE_CGROUP_MS = 60_000;
 
 /** Everything a worker prepares once: private folder, filter, cgroups, probed backends, interpreters. */
-export class Workbench implements Disposable {
+export class Workbench implements AsyncDisposable {
   readonly options: WorkbenchOptions;
   readonly cgroups: CgroupSearch;
   readonly probes: readonly ProbeResult[];
   readonly scratch: Scratch;
   readonly workspaces: Workspaces;
+  readonly reserve: JailReserve;
   readonly #filterPath: string | undefined;
   readonly #mounts: readonly Mount[];
   #none: Promise<Backend> | undefined;
@@ -59,6 +64,7 @@ export class Workbench implements Disposable {
       options.workspaceFolder ?? join(prepared.scratch.folder, "workspaces"),
       identityHere(),
     );
+    this.reserve = new JailReserve(options.keepReadyMs ?? KEEP_READY_MS);
     this.#filterPath = prepared.filterPath;
     this.#mounts = prepared.mounts;
   }
@@ -83,7 +89,7 @@ export class Workbench implements Disposable {
    *
    * @throws {CjmError} `ISOLATION_UNAVAILABLE` with the reason of every backend that was tried.
    */
-  async engine(choice: IsolationChoice): Promise<JailEngine> {
+  async engine(choice: IsolationChoice): Promise<RunEngine> {
     if (choice === "none") return this.#engineOf(await this.#noIsolation());
     const found = this.probes.find(
       ({ name, usable }) => usable && (choice === "auto" || choice === name),
@@ -98,12 +104,13 @@ export class Workbench implements Disposable {
     );
   }
 
-  #engineOf(backend: Backend): JailEngine {
+  #engineOf(backend: Backend): RunEngine {
     return {
       backend,
       cgroups: this.cgroups.parent,
       scratch: this.scratch,
       filterPath: this.#filterPath,
+      reserve: this.reserve,
     };
   }
 
@@ -141,7 +148,8 @@ export class Workbench implements Disposable {
     return [...this.#mounts, ...inputs];
   }
 
-  [Symbol.dispose](): void {
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.reserve[Symbol.asyncDispose]();
     this.scratch[Symbol.dispose]();
   }
 }

@@ -25,16 +25,16 @@ export const MEASURES: readonly Measure[] = [
 const SAMPLE_MS = 5_000;
 const MB = 1_048_576;
 
-/** Collects garbage, so that what is measured next is held by somebody. */
-function collectGarbage(): void {
+/** V8's own collection, so that what is measured next is held by somebody. */
+function garbageCollection(): () => void {
   setFlagsFromString("--expose-gc");
-  const collect = runInNewContext("gc") as () => void;
-  collect();
+  return runInNewContext("gc") as () => void;
 }
 
 /** Adds a sample every few seconds until the timer is cleared. */
 export function startSampling(samples: Sample[]): NodeJS.Timeout {
   const startedAt = performance.now();
+  const collectGarbage = garbageCollection();
   return setInterval(() => {
     collectGarbage();
     const { rss, heapUsed, external } = process.memoryUsage();

@@ -17,6 +17,8 @@ const KINDS = [
 const MOMENTS = ["ready", "ready", "ready", "mid-spawn", "mid-evict", "mid-install"] as const;
 /** A kill comes at most so late: a host's workers are then up, or the first eviction is over. */
 const WAIT_MS = { ready: 200, "mid-spawn": 800, "mid-evict": 600 } as const;
+/** What the host has told before. */
+const BEFORE = { ready: "ready", "mid-spawn": "starting", "mid-evict": "evicting" } as const;
 const INSTALL_MS = 2_000;
 const INNER_KILLS = 5;
 
@@ -68,22 +70,15 @@ interface Scene {
 
 async function killHost(
   nest: Nest,
-  { cage, moment }: Scene,
+  scene: Scene,
   random: () => number,
   tally: KillTally,
 ): Promise<void> {
+  const { cage, moment } = scene;
   {
     await using host = nest.start(moment === "mid-evict" ? "evict" : "wait");
-    await host.until(moment === "mid-spawn" ? "starting" : "ready");
-    if (moment === "mid-evict") await host.until("evicting");
-    if (moment === "ready") {
-      for (let left = 1 + below(random, INNER_KILLS); left > 0; left -= 1) {
-        const what = random() < 0.5 ? "worker" : "child";
-        counted(tally, what, cage);
-        if (what === "child") killChild(host, random);
-        else await killWorker(nest, host, { random, tally, cage });
-      }
-    }
+    await host.until(BEFORE[moment]);
+    if (moment === "ready") await killInside(nest, host, { random, tally, cage });
     await delay(random() * WAIT_MS[moment]);
     counted(tally, `host, ${moment}`, cage);
     const everyone = await host.kill();
@@ -93,8 +88,17 @@ async function killHost(
   if (cage !== "auto" || random() < 0.3) await endByNextHost(nest, cage, tally);
   const expected = cage === "auto" ? "pidns" : cage;
   const others = (await nest.cages()).filter((one) => one !== expected);
-  if (others.length > 0)
-    throw new Error(`a worker was held by ${others.join()}, not by ${expected}`);
+  if (others.length === 0) return;
+  throw new Error(`a worker was held by ${others.join()}, not by ${expected}`);
+}
+
+/** Kills workers and their descendants while their host goes on. */
+async function killInside(nest: Nest, host: NestHost, kill: WorkerKill): Promise<void> {
+  const { random } = kill;
+  for (let left = 1 + below(random, INNER_KILLS); left > 0; left -= 1) {
+    if (random() < 0.5) killChild(host, kill);
+    else await killWorker(nest, host, kill);
+  }
 }
 
 async function endByNextHost(nest: Nest, cage: SceneCage, tally: KillTally): Promise<void> {
@@ -115,9 +119,11 @@ async function endByNextHost(nest: Nest, cage: SceneCage, tally: KillTally): Pro
 }
 
 /** Whoever it is, its worker or its host must cope. */
-function killChild(host: NestHost, random: () => number): void {
+function killChild(host: NestHost, { random, tally, cage }: WorkerKill): void {
   const family = host.family();
-  if (family.length > 0) killExactly(pick(random, family));
+  if (family.length === 0) return;
+  killExactly(pick(random, family));
+  counted(tally, "child", cage);
 }
 
 interface WorkerKill {
@@ -129,7 +135,7 @@ interface WorkerKill {
 async function killWorker(
   nest: Nest,
   host: NestHost,
-  { random, tally }: WorkerKill,
+  { random, tally, cage }: WorkerKill,
 ): Promise<void> {
   const times = host.times("ready");
   const { pids } = await host.until("ready");
@@ -138,6 +144,7 @@ async function killWorker(
   if (worker === undefined || !isAlive(worker)) return;
   const tree = nest.treeOf(worker.pid);
   killExactly(worker);
+  counted(tally, "worker", cage);
   const since = performance.now();
   await nest.ended(tree);
   tally.goneMs.push(performance.now() - since);

@@ -22,12 +22,12 @@ for (const { isolation, program } of BACKENDS) {
     beforeAll(async () => {
       bench = await Bench.open();
     });
-    afterAll(() => bench[Symbol.dispose]());
+    afterAll(() => bench[Symbol.asyncDispose]());
 
     test(`${RUNS} runs, four at a time, leave nothing`, { timeout: 600_000 }, async () => {
       const one = () => bench.run({ language: "command", argv: ["true"], isolation });
       await Promise.all([one(), one(), one(), one()]);
-      const before = leftovers(bench.workbench);
+      const before = await leftovers(bench.workbench);
       let left = RUNS;
       const lane = async (): Promise<void> => {
         while (left > 0) {
@@ -39,7 +39,7 @@ for (const { isolation, program } of BACKENDS) {
 
       await Promise.all([lane(), lane(), lane(), lane()]);
 
-      expect(leftovers(bench.workbench)).toEqual(before);
+      expect(await leftovers(bench.workbench)).toEqual(before);
     });
 
     test("a writer of 1 GB costs the worker its cap and 10 MB", { timeout: 120_000 }, async () => {

@@ -1,8 +1,8 @@
 /** What a long run does, in parts that come one after another. */
 export const PLAN = {
   load: { share: 0.4, does: "mixed jobs on eight lanes" },
-  orphans: { share: 0.2, does: "1,000 kills, two hosts at a time" },
-  faults: { share: 0.12, does: "faults at commits of the queue's reference work" },
+  orphans: { share: 0.25, does: "1,000 kills, two hosts at a time" },
+  faults: { share: 0.1, does: "faults at commits of the queue's reference work" },
   "install-all": { share: 0.06, does: "up to 50 killed installations" },
   "queue-crash": { share: 0.05, does: "up to 200 kills of the reference work" },
 } as const;

@@ -7,7 +7,7 @@ describe("our out-of-distribution tasks, in a jail", () => {
     "are passed by their solutions and by nothing that cheats",
     { timeout: 45_000 },
     async () => {
-      using bench = await Bench.open();
+      await using bench = await Bench.open();
       const checked = await Promise.all(
         OOD_TASKS.map(async ({ id, function: name, cases, language, solution = "" }) => {
           const place = { function: name, cases, language, isolation: "auto" as const };

@@ -51,15 +51,16 @@ async function manifest(name: string): Promise<DiscoveredManifest["manifest"]> {
 }
 
 /** Every file below a folder with its time and size; links, such as that to the host's package, are not followed. */
-function snapshot(folder: string): Record<string, string> {
-  const inside = readdirSync(folder, { withFileTypes: true }).flatMap((item) => {
+function snapshot(folder: string): ReadonlyMap<string, string> {
+  const found = new Map<string, string>();
+  for (const item of readdirSync(folder, { withFileTypes: true })) {
     const path = join(folder, item.name);
-    if (item.isDirectory()) return Object.entries(snapshot(path));
-    if (!item.isFile()) return [];
+    if (item.isDirectory()) for (const entry of snapshot(path)) found.set(...entry);
+    if (!item.isFile()) continue;
     const { mtimeMs, size } = statSync(path);
-    return [[path, `${mtimeMs} ${size}`]];
-  });
-  return Object.fromEntries(inside);
+    found.set(path, `${mtimeMs} ${size}`);
+  }
+  return found;
 }
 
 /** Runs the installed worker's own command the way introspection does. */

@@ -21,11 +21,11 @@ for (const { isolation, program } of BACKENDS) {
     beforeAll(async () => {
       bench = await Bench.open();
       await bench.run({ isolation, language: "command", argv: ["true"] });
-      before = leftovers(bench.workbench);
+      before = await leftovers(bench.workbench);
     });
-    afterAll(() => {
-      const after = leftovers(bench.workbench);
-      bench[Symbol.dispose]();
+    afterAll(async () => {
+      const after = await leftovers(bench.workbench);
+      await bench[Symbol.asyncDispose]();
       expect(after).toEqual(before);
     });
 

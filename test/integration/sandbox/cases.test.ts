@@ -6,7 +6,7 @@ let bench: Bench;
 beforeAll(async () => {
   bench = await Bench.open();
 });
-afterAll(() => bench[Symbol.dispose]());
+afterAll(() => bench[Symbol.asyncDispose]());
 
 const outcomes = ({ cases }: CasesOutput): string[] => cases.map(({ outcome }) => outcome);
 

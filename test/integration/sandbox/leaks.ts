@@ -10,8 +10,9 @@ export interface Leftovers {
   readonly descriptors: number;
 }
 
-/** Counts what belongs to this process and its jails. */
-export function leftovers({ cgroups, scratch }: Workbench): Leftovers {
+/** Counts what belongs to this process and its jails, once the jail that is kept ready is ended. */
+export async function leftovers({ cgroups, scratch, reserve }: Workbench): Promise<Leftovers> {
+  await reserve.clear();
   const parents = cgroups.parent === null ? [] : Object.values(cgroups.parent.folders);
   return {
     processes: descendants(process.pid),

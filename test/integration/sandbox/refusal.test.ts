@@ -5,7 +5,7 @@ afterEach(() => vi.unstubAllEnvs());
 
 test("refuses untrusted code and says why when there is no isolation", async () => {
   vi.stubEnv("PATH", "/nonexistent");
-  using bench = await Bench.open();
+  await using bench = await Bench.open();
 
   const running = bench.run({ code: "print(1)" });
 

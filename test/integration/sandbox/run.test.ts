@@ -7,7 +7,7 @@ let bench: Bench;
 beforeAll(async () => {
   bench = await Bench.open();
 });
-afterAll(() => bench[Symbol.dispose]());
+afterAll(() => bench[Symbol.asyncDispose]());
 
 describe("run", () => {
   test("runs Python and returns what it printed", async () => {
@@ -62,6 +62,16 @@ describe("run", () => {
       stdin: "in\n",
     });
     expect(result).toMatchObject({ status: "ok", stdout: "in\n", stderr: "err\n" });
+  });
+
+  test("reads what a program with unittest classes printed about its tests", async () => {
+    const head = "import unittest\nclass T(unittest.TestCase):\n  def test_a(self): pass\n";
+    const failing = `${head}  def test_b(self): self.fail()\nunittest.main()`;
+    const tested = await bench.run({ code: failing });
+    const silent = await bench.run({ code: head });
+    expect(tested).toMatchObject({ status: "nonzero", printed_tests: { passed: 1, total: 2 } });
+    expect(tested.printed_tests?.failed).toMatch(/^FAIL: test_b/u);
+    expect(silent).not.toHaveProperty("printed_tests");
   });
 
   test("collects named files by reference", async () => {
@@ -129,7 +139,7 @@ describe("where a run happens", () => {
     const folder = join(bench.folder, "packages");
     mkdirSync(folder);
     writeFileSync(join(folder, "extra.py"), "ANSWER = 42");
-    using other = await Bench.open({ packages: { python: [folder], node: [] } });
+    await using other = await Bench.open({ packages: { python: [folder], node: [] } });
     const result = await other.run({ code: "import extra; print(extra.ANSWER)" });
     expect(result).toMatchObject({ status: "ok", stdout: "42\n" });
   });
@@ -267,7 +277,7 @@ describe("without cgroups", () => {
   beforeAll(async () => {
     sampled = await Bench.open({ useCgroups: false });
   });
-  afterAll(() => sampled[Symbol.dispose]());
+  afterAll(() => sampled[Symbol.asyncDispose]());
 
   test.for([
     ["oom", "a = []\nwhile True: a.append(bytearray(1 << 20))"],

@@ -13,7 +13,7 @@ import { Workbench, type WorkbenchOptions } from "../../../workers/sandbox/workb
 export const INTERPRETERS = { python: "python3", node: process.execPath, bash: "bash" };
 
 /** A workbench and calls to it, as a worker would have them. */
-export class Bench implements Disposable {
+export class Bench implements AsyncDisposable {
   readonly workbench: Workbench;
   readonly folder = mkdtempSync(join(tmpdir(), "cjm-sandbox-test-"));
   readonly progress: string[] = [];
@@ -59,8 +59,8 @@ export class Bench implements Disposable {
     };
   }
 
-  [Symbol.dispose](): void {
-    this.workbench[Symbol.dispose]();
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.workbench[Symbol.asyncDispose]();
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

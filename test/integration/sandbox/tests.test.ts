@@ -7,7 +7,7 @@ let bench: Bench;
 beforeAll(async () => {
   bench = await Bench.open();
 });
-afterAll(() => bench[Symbol.dispose]());
+afterAll(() => bench[Symbol.asyncDispose]());
 
 const outcomes = ({ tests }: TestsOutput): Record<string, string> =>
   Object.fromEntries(tests.map(({ name, outcome }) => [name, outcome]));

@@ -222,6 +222,22 @@ describe("diagnostics", () => {
     expect(await store.applyRetention({})).toEqual({ recordsDeleted: 0, chunksDeleted: 0 });
   });
 
+  test("keep to their size while they are written", async () => {
+    let second = 0;
+    const now = (): Date => new Date(Date.UTC(2026, 0, 1) + (second += 1) * 1000);
+    await using store = await DiagnosticsStore.open(path, { maxTotalMb: 1, now });
+    for (let index = 0; index < 6_000; index += 1) {
+      store.appendRecord({ message: `${index} ${"x".repeat(500)}` });
+      if (index % 500 === 0) await store.flush();
+    }
+    await store.flush();
+    // Comes after what the store has asked for itself.
+    await store.applyRetention({});
+    expect((await stat(path)).size).toBeLessThan(2 * 1024 * 1024);
+    const [newest] = await store.queryRecords({ descending: true, limit: 1 });
+    expect(newest).toMatchObject({ seq: 6_000 });
+  });
+
   test("in a damaged file are put aside, and the host starts all the same", async () => {
     await writeFile(path, "no database at all ".repeat(400));
     await using store = await DiagnosticsStore.open(path);

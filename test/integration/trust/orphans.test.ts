@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { describe, expect, test } from "vitest";
 import {
+  cgroupPlace,
   identify,
   isAlive,
   killExactly,
@@ -13,6 +14,7 @@ import { dataDirIdentity } from "../../../src/process/run-folder.ts";
 import { emptied, Nest, type NestHost } from "../../chaos/orphans/nest.ts";
 
 const { cage: strongest } = await probeCage();
+const hasCgroups = "place" in (await cgroupPlace());
 const MARKED = ["fork", "double-fork", "setsid", "ignore-term", "stopped", "holds-pipes"];
 const ALL = [...MARKED, "forks-on", "no-environment"];
 
@@ -74,6 +76,27 @@ async function survivors(
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
+
+describe.skipIf(!hasCgroups)("where only a control group holds each worker", () => {
+  test("what a killed host leaves, whatever its environment, ends with the next one's start", async () => {
+    await using nest = await Nest.create({ cage: "cgroup", kinds: ALL });
+    const everyone: ProcessIdentity[] = [];
+    {
+      await using host = nest.start();
+      await pidsOf(host);
+      everyone.push(...(await host.kill()));
+      expect(everyone.filter(isAlive).length).toBeGreaterThan(2);
+    }
+    await using next = nest.start("stop");
+    await next.until("opened");
+    expect(everyone.filter(isAlive)).toEqual([]);
+    await next.until("stopped");
+    await next.exited();
+    expect(await nest.leftovers()).toEqual([]);
+    expect(await nest.marked()).toEqual([]);
+    expect(new Set(await nest.cages())).toEqual(new Set(["cgroup"]));
+  });
+});
 
 describe("where there is no cage", () => {
   test("what a killed host leaves is found and ended by the next, and nobody else is", async () => {

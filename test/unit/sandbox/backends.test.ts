@@ -57,12 +57,12 @@ describe("nsjail", () => {
   });
 
   test("quotes what its text form would take for syntax", () => {
-    expect(config).toContain(String.raw`system(ENVIRON[\"COMMAND\"])`);
+    expect(config).toContain(String.raw`system(ENVIRON[\"GATE\"])`);
   });
 });
 
 test("the guest's command is one line, whatever its words and variables hold", () => {
-  const command = guestCommand({ ...policy, argv: ["echo", "it's", "two\nlines"] });
+  const command = guestCommand({ ...policy, argv: ["echo", "it's", "two\nlines"] }, true);
   expect(command).not.toContain("\n");
   expect(command).toContain(String.raw`env -i 'NAME=va"lue' echo 'it'\''s' 'two'"$LINE"'lines' `);
 });

@@ -35,7 +35,7 @@ test("keeps a folder that is just being made", () => {
 
 test("gives a file that has no name and a slot that is used again", () => {
   using scratch = Scratch.create(parent);
-  const fd = scratch.anonymousFile("content");
+  const fd = scratch.fileWith("content");
   expect(readFileSync(fd, "utf8")).toBe("content");
   const slot = scratch.takeSlot();
   const { readFd, writeFd } = slot.open("out");

@@ -65,11 +65,11 @@ test("a word survives the shell", () => {
 
 describe("the text helpers", () => {
   test("count results", () => {
-    expect(countTestResults("", "Ran 5 tests in 0.1s\n\nFAILED (failures=2, errors=1)")).toEqual({
+    expect(countTestResults("Ran 5 tests in 0.1s\n\nFAILED (failures=2, errors=1)")).toEqual({
       passed: 2,
       total: 5,
     });
-    expect(countTestResults("Ran 5 tests", "")).toEqual({ passed: 0, total: 0 });
+    expect(countTestResults("OK")).toEqual({ passed: 0, total: 0 });
   });
 
   test("name at most five failures", () => {
