@@ -914,6 +914,7 @@ interface JobError {
     readonly category: ErrorCategory;
     readonly code: string;
     readonly message: string;
+    readonly reason?: string | null | undefined;
     readonly retriable: boolean;
     readonly original_exc_repr: string;
     readonly traceback?: string | null | undefined;

@@ -1,8 +1,10 @@
 /**
  * What the engine `llama-cpp` adds to bare node-llama-cpp, in the same run on the same context size
  * and thread count: tokens per second of one stream, time to the first token, and 32 streams at once.
+ * Then how soon an aborted stream's slot is free, and under the real host how soon the crash of the
+ * worker is the typed error of the stream that it ends.
  *
- * Run by hand: `npm run bench -- inference [--model FILE] [--rounds N] [--tokens N]`. Without a model
+ * Run by hand: `npm run bench -- inference [--model FILE] [--rounds N] [--tokens N] [--crashes N]`. Without a model
  * it makes one of random weights (16 million parameters).
  */
 import "../test/support/resolve-source.ts";
@@ -14,6 +16,7 @@ import { getLlama, LlamaLogLevel, type LlamaContextSequence } from "node-llama-c
 import type { TextRequest } from "../workers/inference/engine.ts";
 
 const { LlamaCppEngine } = await import("../workers/inference/llama-cpp/engine.ts");
+const { beginStream, openInferenceHost } = await import("../test/support/inference-host.ts");
 const { writeTinyModel } = await import("../test/integration/inference/tiny-model.ts");
 
 const { values } = parseArgs({
@@ -22,6 +25,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "15" },
     tokens: { type: "string", default: "128" },
     threads: { type: "string" },
+    crashes: { type: "string", default: "5" },
   },
 });
 const ROUNDS = Number(values.rounds);
@@ -122,6 +126,45 @@ function median(numbers: readonly number[]): number {
   return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN;
 }
 
+function quantile(numbers: readonly number[], share: number): number {
+  const sorted = numbers.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
+}
+
+/** Milliseconds from the abort of a running stream to its slot's being free. */
+async function abortMs(engine: Engine): Promise<number> {
+  const leaving = new AbortController();
+  const stream = engine.stream(request(PROMPT, 1), { signal: leaving.signal });
+  await stream.next();
+  const started = performance.now();
+  leaving.abort();
+  await stream.next().catch(noop);
+  while (engine.status().active > 0) await new Promise(setImmediate);
+  return performance.now() - started;
+}
+
+/** Milliseconds from the crash of a worker in the middle of a stream to the stream's error. */
+async function crashMs(rounds: number): Promise<number[]> {
+  await using host = await openInferenceHost(async (folder) => {
+    const model = await writeTinyModel(folder, { context: 16_384 });
+    const config = { model, gpu: "none", threads: 1, slots: 1, context_size: 16_384 };
+    return [{ name: "inference", instanceId: "writer", config }];
+  });
+  const kwargs = { prompt: PROMPT, max_tokens: 16_000, grammar: "root ::= [a-z ] root" };
+  const all: number[] = [];
+  for (let round = 0; round < rounds; round += 1) {
+    const stream = await beginStream(host, "writer", kwargs);
+    const ended = stream.handle.ended().then(() => performance.now());
+    const drained = stream.drain().catch((error: unknown) => error);
+    const killed = performance.now();
+    process.kill(host.pipeline.manager.instance("writer").pid ?? process.pid, "SIGSEGV");
+    all.push((await ended) - killed);
+    const { code } = (await drained) as { code?: string };
+    if (code !== "WORKER_EXITED") throw new Error(`the stream ended with ${String(code)}`);
+  }
+  return all;
+}
+
 function noop(): void {
   // The engine's debug lines are no part of a benchmark.
 }
@@ -197,6 +240,10 @@ const mixed = prompts.filter((_, i) => {
   return !(change < SAME_LOGPROB) || together[i]?.isWhole !== true;
 }).length;
 
+const aborts: number[] = [];
+for (let round = 0; round < ROUNDS * 4; round += 1) aborts.push(await abortMs(engine));
+const crashes = await crashMs(Number(values.crashes));
+
 const rows = {
   threads: engine.profiles.all()[0]?.threads,
   tokens: TOKENS,
@@ -208,6 +255,10 @@ const rows = {
   streams: 32,
   streams_with_lost_or_mixed_tokens: mixed,
   streams_tokens_per_second: generated / seconds,
+  abort_to_free_slot_ms_p50: quantile(aborts, 0.5),
+  abort_to_free_slot_ms_p95: quantile(aborts, 0.95),
+  crash_to_typed_error_ms_p50: quantile(crashes, 0.5),
+  crash_to_typed_error_ms_max: Math.max(...crashes),
 };
 console.log(JSON.stringify(rows, null, 2));
 const out = process.env["CJM_BENCH_OUT"];

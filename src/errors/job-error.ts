@@ -10,6 +10,8 @@ export interface JobError {
   readonly category: ErrorCategory;
   readonly code: string;
   readonly message: string;
+  /** Which case of the code it is, as the capability's docs name it: `context_overflow`. */
+  readonly reason?: string | null | undefined;
   /** A hint for people; the host decides by category and code. */
   readonly retriable: boolean;
   readonly original_exc_repr: string;
@@ -31,6 +33,8 @@ export interface JobErrorContext {
   readonly occurredAt?: Date;
 }
 
+/** What `details.reason` is sent as: a word to branch on, never text for people. */
+const REASON = /^[a-z][a-z0-9_]{0,63}$/u;
 const USER_INPUT_ERRNO = new Set(["ENOENT", "EACCES", "ENOTDIR", "EISDIR"]);
 const TRANSIENT_ERRNO = new Set(["EPIPE", "ETIMEDOUT", "EAGAIN", "EINTR", "EBUSY"]);
 const RESOURCE_ERRNO = new Set(["ENOSPC", "ENOMEM", "EDQUOT"]);
@@ -62,7 +66,9 @@ export function toJobError(thrown: unknown, context: JobErrorContext = {}): JobE
 
 function sideChannel(error: Error): Partial<JobError> {
   if (!(error instanceof CjmError)) return {};
+  const { reason } = error.details;
   return {
+    reason: typeof reason === "string" && REASON.test(reason) ? reason : undefined,
     retry_after_seconds: error.retryAfterSeconds,
     fields_invalid: error.fieldsInvalid.length > 0 ? error.fieldsInvalid : undefined,
     resource_shortfall: error.resourceShortfall,
@@ -77,7 +83,7 @@ export function fromJobError(wire: JobError): CjmError {
     wire.message,
     compact({
       category: wire.category,
-      details: { jobError: wire },
+      details: { jobError: wire, ...(typeof wire.reason === "string" && { reason: wire.reason }) },
       fieldsInvalid: wire.fields_invalid ?? undefined,
       retryAfterSeconds: wire.retry_after_seconds ?? undefined,
       resourceShortfall: wire.resource_shortfall ?? undefined,

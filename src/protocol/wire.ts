@@ -12,6 +12,8 @@ export const jobErrorSchema = z.object({
   category: z.enum(ERROR_CATEGORIES),
   code: z.string().default("CAPABILITY_ERROR"),
   message: z.string(),
+  /** A word that says which case of the code it is. */
+  reason: z.string().nullish(),
   retriable: z.boolean().default(false),
   original_exc_repr: z.string().default(""),
   traceback: z.string().nullish(),

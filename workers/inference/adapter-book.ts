@@ -1,5 +1,6 @@
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { findRegistered } from "./adapter-registry.ts";
 import type { ResolvedAdapter } from "./engine.ts";
 import { asAdapterFault, refuse } from "./fault.ts";
 import { peftConfigSchema } from "./gguf/convert-lora.ts";
@@ -13,10 +14,20 @@ import type { AdapterInfo } from "./task/schemas.ts";
 const ID_DIGITS = 12;
 const WEIGHTS = "adapter_model.safetensors";
 
-type Source = NonNullable<AdapterUse["path"]>;
+/** An adapter by path or by its id in the registry. */
+export type AdapterSource = Pick<AdapterUse, "path" | "registry_id" | "sha256">;
+
+/** Where an adapter lies, what it must be, and what it is called unless it is given a name. */
+interface Place {
+  readonly path: string;
+  readonly hashes: readonly (string | undefined)[];
+  readonly name: string | undefined;
+}
 
 /** The names that `load_adapter` has given, and adapters found by path; every one checked by hash. */
 export class AdapterBook {
+  /** Folder of the registry that `registry_id` means; undefined where there is none. */
+  registry: string | undefined;
   readonly #dataFolder: string;
   readonly #named = new Map<string, AdapterInfo>();
 
@@ -51,7 +62,10 @@ export class AdapterBook {
     this.#named.delete(id);
   }
 
-  /** @throws {CjmError} `adapter_unknown`, `adapter_missing`, `adapter_invalid`, `adapter_hash` */
+  /**
+   * @throws {CjmError} `adapter_unknown`, `adapter_missing`, `adapter_invalid`, `adapter_hash`,
+   *   `registry_missing`, `registry_invalid`
+   */
   async resolve(uses: readonly AdapterUse[], signal: AbortSignal): Promise<ResolvedAdapter[]> {
     const resolved: ResolvedAdapter[] = [];
     for (const use of uses) resolved.push({ ...(await this.#find(use, signal)), scale: use.scale });
@@ -59,37 +73,44 @@ export class AdapterBook {
   }
 
   /**
-   * Describes the adapter at a path.
+   * Describes an adapter as it lies on disk.
    *
-   * @param id its name; absent: the first digits of its hash
+   * @param id its name; absent: its id in the registry, or the first digits of its hash
+   * @throws {CjmError} as {@link resolve}
    */
   async describe(
-    source: Source,
-    expected: { readonly id?: string | undefined; readonly sha256?: string | undefined },
+    source: AdapterSource,
+    id: string | undefined,
     signal: AbortSignal,
   ): Promise<AdapterInfo> {
-    const path = resolve(typeof source === "string" ? source : source.data.path);
+    const { path, hashes, name } = this.#locate(source);
     const found = await this.#read(path, signal);
-    for (const hash of [
-      expected.sha256,
-      typeof source === "string" ? undefined : source.data.sha256,
-    ]) {
+    for (const hash of hashes) {
       if (hash !== undefined && hash !== found.sha256) {
         throw refuse("adapter_hash", `${path} is ${found.sha256}, not ${hash}`, {
           details: { path, sha256: found.sha256 },
         });
       }
     }
-    return { ...found, id: expected.id ?? found.sha256.slice(7, 7 + ID_DIGITS) };
+    return { ...found, id: id ?? name ?? found.sha256.slice(7, 7 + ID_DIGITS) };
+  }
+
+  #locate({ path = "", registry_id: id, sha256 }: AdapterSource): Place {
+    if (id !== undefined) {
+      const stored = findRegistered(this.registry, id);
+      return { path: stored.path, hashes: [sha256, stored.sha256], name: id };
+    }
+    if (typeof path === "string") {
+      return { path: resolve(path), hashes: [sha256], name: undefined };
+    }
+    return { path: resolve(path.data.path), hashes: [sha256, path.data.sha256], name: undefined };
   }
 
   async #find(use: AdapterUse, signal: AbortSignal): Promise<AdapterInfo> {
-    if (use.path !== undefined)
-      return await this.describe(use.path, { sha256: use.sha256 }, signal);
-    const { path, id } = this.named(use.id ?? "");
+    if (use.id === undefined) return await this.describe(use, undefined, signal);
+    const { path, id, sha256 } = this.named(use.id);
     // Read again, by its hash: what lies at the path may have changed since it was loaded.
-    const { sha256 } = this.named(id);
-    return await this.describe(path, { id, sha256: use.sha256 ?? sha256 }, signal);
+    return await this.describe({ path, sha256: use.sha256 ?? sha256 }, id, signal);
   }
 
   async #read(path: string, signal: AbortSignal): Promise<Omit<AdapterInfo, "id">> {

@@ -78,6 +78,11 @@ export const configSchema = z.strictObject({
     .array(z.string().min(1))
     .default([])
     .describe("Further folders in which `list_models` looks."),
+  adapter_registry: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("Folder of the registry that `registry_id` means; absent: that of adapter-registry."),
   endpoint: endpointSchema
     .nullable()
     .default(null)

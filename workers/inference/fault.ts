@@ -17,7 +17,9 @@ export type Reason =
   | "model_invalid"
   | "model_missing"
   | "model_unsupported"
-  | "parameter_unsupported";
+  | "parameter_unsupported"
+  | "registry_invalid"
+  | "registry_missing";
 
 /** A refusal of what the caller gave: `CAPABILITY_INPUT` with `details.reason`. */
 export function refuse(
@@ -48,7 +50,7 @@ export function asAdapterFault(path: string, error: unknown): unknown {
   return refuse(own, error.message.replace(`${reason}: `, ""), { cause: error });
 }
 
-/** On the wire an error has no details, so its message begins with the reason. */
+/** A message as people read it: the word that programs branch on comes first. */
 export function worded(message: string, reason: string): string {
   return `${reason}: ${message}`;
 }

@@ -1,7 +1,8 @@
 import { stat, readdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { CjmError, type Call, type WorkerContext } from "cjm-substrate/worker";
-import { AdapterBook } from "./adapter-book.ts";
+import { AdapterBook, type AdapterSource } from "./adapter-book.ts";
+import { registryFolder } from "./adapter-registry.ts";
 import type { InferenceConfig } from "./config.ts";
 import type { Engine, LoadCall, TextInput } from "./engine.ts";
 import { errnoOf, refuse, unsupported } from "./fault.ts";
@@ -38,6 +39,7 @@ export class Service {
       engine: kept?.engine ?? (await createEngine(config, this.#modelsFolder, context)),
       adapters: kept?.adapters ?? new AdapterBook(dataFolder),
     };
+    this.#state.adapters.registry = registryFolder(config.adapter_registry);
     if (config.endpoint !== null) {
       this.#endpoint ??= await Endpoint.open(config.endpoint, { service: this, dataFolder, log });
     }
@@ -95,16 +97,12 @@ export class Service {
   }
 
   async loadAdapter(
-    {
-      id,
-      path,
-      sha256,
-    }: { id: string; path: NonNullable<AdapterUse["path"]>; sha256?: string | undefined },
+    { id, ...source }: AdapterSource & { readonly id: string },
     call: LoadCall,
   ): Promise<{ adapter: AdapterInfo; effect: number | null }> {
     const { engine, adapters } = this.#ready;
     if (engine.loadAdapter === undefined) throw unsupported("adapters", engine.name);
-    const adapter = await adapters.describe(path, { id, sha256 }, call.signal);
+    const adapter = await adapters.describe(source, id, call.signal);
     adapters.checkFree(adapter);
     const effect = await engine.loadAdapter({ ...adapter, scale: 1 }, call);
     adapters.add(adapter);

@@ -53,6 +53,7 @@ class CapabilityError(Exception):
         message: str,
         *,
         code: Optional[str] = None,
+        reason: Optional[str] = None,
         category: Optional[str] = None,
         fields_invalid: Sequence[str] = (),
         retry_after_seconds: Optional[float] = None,
@@ -61,6 +62,8 @@ class CapabilityError(Exception):
         super().__init__(message)
         self.code = code or type(self).code
         self.category = category or ERROR_CODES.get(self.code, "fatal")
+        #: A word that says which case of the code it is, such as ``context_overflow``.
+        self.reason = reason
         #: Dotted paths of the inputs that are wrong.
         self.fields_invalid: List[str] = list(fields_invalid)
         self.retry_after_seconds = retry_after_seconds
@@ -235,6 +238,7 @@ def to_job_error(
     }
     shortfall = None
     if isinstance(exc, CapabilityError):
+        error["reason"] = exc.reason
         error["retry_after_seconds"] = exc.retry_after_seconds
         error["fields_invalid"] = exc.fields_invalid or None
         shortfall = exc.resource_shortfall

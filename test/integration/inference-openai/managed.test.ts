@@ -42,18 +42,27 @@ describe("a managed server", () => {
   });
 
   it("gives everything back when it is released, and starts again", async () => {
-    let vramMb = 900;
+    const measuredMb = [900, 400, 0];
     await using engine = openEngine(
       { server: "generic", managed: { command: [process.execPath, program, "{port}"] } },
-      { measureVramMb: async () => vramMb-- },
+      { measureVramMb: async () => measuredMb.shift() },
     );
     const [before] = await pidsOf(engine);
     expect(engine.releaseLevels).toEqual(["unload"]);
-    expect(await engine.release("unload")).toEqual({ held: "", freedMb: 1 });
+    expect(await engine.release("unload")).toEqual({ held: "", freedMb: 900 });
     await gone(before);
     expect(engine.status().state).toBe("unloaded");
     const [after] = await pidsOf(engine);
     expect(after).not.toBe(before);
+  });
+
+  it("ends when nobody has called for as long as was asked, and starts again", async () => {
+    await using engine = open("well", {}, { idle_unload_seconds: 0.05 });
+    const pids = await pidsOf(engine);
+    await Promise.all(pids.map(gone));
+    await expect.poll(() => engine.status().state).toBe("unloaded");
+    expect(await pidsOf(engine)).not.toEqual(pids);
+    expect(engine.status().loads).toBe(2);
   });
 
   it("that is killed ends its calls with its last words, and the next call starts it", async () => {

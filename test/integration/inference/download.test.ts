@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { download } from "../../../workers/inference/actions/download.ts";
+import { downloadInputSchema } from "../../../workers/inference/actions/schemas.ts";
 
 const CONTENT = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * 7) % 251));
 const SHA = `sha256:${createHash("sha256").update(CONTENT).digest("hex")}`;
@@ -75,6 +76,17 @@ describe("a download", () => {
     expect(readdirSync(folder)).toEqual(["model.gguf"]);
     expect(await fetchIt()).toMatchObject({ was_there: true });
     expect(asked).toHaveLength(1);
+  });
+
+  test("may be one file of a model's folder", async () => {
+    const name = "tiny/model.safetensors";
+    const file = await download(folder, { url: `${url}/resolve`, sha256: SHA, name }, call);
+    expect(file.path).toBe(join(folder, name));
+    expect(readdirSync(join(folder, "tiny"))).toEqual(["model.safetensors"]);
+    for (const bad of ["../x", "a/../../x", "/etc/x", "a//b", ".hidden/x", "a/b/c/d/e"]) {
+      const asked = { url: `${url}/x`, sha256: SHA, name: bad };
+      expect(downloadInputSchema.safeParse(asked).success, bad).toBe(false);
+    }
   });
 
   test("that was broken off goes on where it was", async () => {

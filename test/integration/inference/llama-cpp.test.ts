@@ -1,6 +1,7 @@
 import { copyFile, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { LlamaCppEngine } from "../../../workers/inference/llama-cpp/engine.ts";
 import {
   scoreOutputSchema,
   type Generation,
@@ -11,6 +12,17 @@ import { errorOf, generateWith } from "../../support/text-generation.ts";
 import { openSite, type Site } from "./site.ts";
 import { writeTinyAdapter, writeTinyFolder } from "./tiny-model.ts";
 
+const noLog = { debug() {}, info() {}, warning() {}, error() {} };
+const BARE = {
+  modelId: "tiny",
+  gpu: "none",
+  gpuLayers: undefined,
+  contextSize: undefined,
+  slots: 1,
+  threads: 1,
+  adapterSets: 1,
+  idleUnloadSeconds: 0,
+} as const;
 const PROMPT = "hello world, this is";
 const GREEDY = { prompt: PROMPT, temperature: 0, max_tokens: 24 };
 
@@ -200,7 +212,7 @@ describe("adapters", () => {
     ] as const;
     for (const [use, reason] of cases) {
       const error = await errorOf(site.client.call("generate", { ...GREEDY, adapters: [use] }));
-      expect(error).toMatchObject({ code: "CAPABILITY_INPUT" });
+      expect(error).toMatchObject({ code: "CAPABILITY_INPUT", reason });
       expect(error.message).toContain(`${reason}:`);
     }
     expect(await generateWith(site.client, GREEDY)).toMatchObject({ adapters: [] });
@@ -209,18 +221,18 @@ describe("adapters", () => {
 
 describe("memory", () => {
   test("is given back by level and taken again by the next call", async () => {
-    await using own = await openSite();
+    // 40 MB of keys and values: what is smaller an allocator may keep.
+    await using own = await openSite({ context_size: 16_384, slots: 10 }, { context: 16_384 });
     const first = await generateWith(own.client, GREEDY);
-    expect(await own.client.post("/release", { level: "sleep" })).toMatchObject({
-      status: "released",
-      held: "the model's weights",
-    });
+    const slept = await own.client.post("/release", { level: "sleep" });
+    expect(slept).toMatchObject({ status: "released", held: "the model's weights" });
+    expect((slept as { freed_mb: number }).freed_mb).toBeGreaterThan(30);
     expect(await own.status()).toMatchObject({ state: "asleep" });
     expect(await own.client.post("/release", { level: "unload" })).toMatchObject({ held: "" });
     expect(await own.status()).toMatchObject({ state: "unloaded" });
     expect((await generateWith(own.client, GREEDY)).text).toBe(first.text);
     expect(await own.client.call("profiles", {})).toMatchObject({
-      profiles: [{ slots: 4, adapters: "", threads: 1 }],
+      profiles: [{ slots: 10, adapters: "", threads: 1 }],
     });
   });
 
@@ -234,6 +246,27 @@ describe("memory", () => {
     await using own = await openSite({ threads: undefined });
     expect(await own.client.post("/prefetch", {})).toEqual({ status: "prefetched" });
     expect(await own.status()).toMatchObject({ state: "loaded", loads: 1 });
+  });
+
+  test("is taken with a progress that says what is done, and only goes on", async () => {
+    const context = { log: noLog, dataFolder: join(site.folder, "progress") };
+    const engine = new LlamaCppEngine({ ...BARE, modelPath: site.model }, context);
+    const told: (readonly [number, string])[] = [];
+    await engine.prefetch({
+      signal: new AbortController().signal,
+      progress: (fraction, message) => told.push([fraction, message]),
+    });
+    await engine.close();
+    expect([...new Set(told.map(([, message]) => message))]).toEqual([
+      "hashing the model",
+      "loading the model",
+      "making a context",
+      "ready",
+    ]);
+    const known = told.map(([fraction]) => fraction).filter((fraction) => fraction >= 0);
+    expect(known).toEqual(known.toSorted((a, b) => a - b));
+    expect(known.at(-1)).toBe(1);
+    expect(known.slice(0, -1).every((fraction) => fraction < 1)).toBe(true);
   });
 });
 

@@ -1,3 +1,4 @@
+import { chmod, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { statusOutputSchema } from "../../../workers/inference/actions/schemas.ts";
@@ -11,10 +12,11 @@ import {
   unloadAdapterOutputSchema,
   type Generation,
 } from "../../../workers/inference/task/schemas.ts";
+import { RegistryUnderTest } from "../../integration/adapter-registry/support.ts";
 import { writeTinyAdapter, writeTinyFolder } from "../../integration/inference/tiny-model.ts";
 import { temporaryFolder } from "../../support/cli.ts";
 import { describeParameters } from "../../support/text-generation-contract.ts";
-import { generateWith } from "../../support/text-generation.ts";
+import { errorOf, generateWith } from "../../support/text-generation.ts";
 import { installEnvironments, INSTALL_MS, tinyLlm } from "../support/environment.ts";
 import { openPythonSite, type PythonSite } from "./client.ts";
 
@@ -121,6 +123,58 @@ describe(`${NAME} with a trained model`, () => {
     expect(together).toEqual(alone.map(({ text }) => text));
     expect(new Set(together).size).toBeGreaterThan(20);
   }, 120_000);
+
+  test("applies an adapter by its id in a registry that runs beside it", async () => {
+    const { client } = site;
+    await using registry = await RegistryUnderTest.open();
+    const facts = { id: "swapped-1", task_type: "colours" };
+    const stored = await registry.call("store", { adapter: adapterPath, ...facts });
+    const sha256 = stored.at<string>("record.file_hash");
+    await client.post("/reconfigure", {
+      new_config: { ...SETTINGS, model: base, adapter_registry: registry.folder },
+    });
+    const { loads } = await status();
+    const asked = { prompt: PROMPT, temperature: 0, max_tokens: 8 };
+    const named = await generateWith(client, {
+      ...asked,
+      adapters: [{ registry_id: "swapped-1", scale: 0.5 }],
+    });
+    const byPath = { ...asked, adapters: [{ path: adapterPath, scale: 0.5 }] };
+    expect(named.text).toBe((await generateWith(client, byPath)).text);
+    expect(named.adapters).toEqual([{ id: "swapped-1", sha256, scale: 0.5 }]);
+    const loaded = await client.task("load_adapter", { id: "one", registry_id: "swapped-1" });
+    expect(loaded).toMatchObject({ adapter: { id: "one", sha256 } });
+    await client.task("unload_adapter", { id: "one" });
+    // Another registry is no reason to load the model anew.
+    expect((await status()).loads).toBeLessThanOrEqual(loads + 2);
+
+    const refusal = async (use: object): Promise<string> => {
+      const { code, message } = await errorOf(generateWith(client, { ...asked, adapters: [use] }));
+      return `${code} ${message}`;
+    };
+    expect(await refusal({ registry_id: "nobody" })).toMatch(
+      /^CAPABILITY_INPUT .*adapter_unknown/u,
+    );
+    const other = { registry_id: "swapped-1", sha256: `sha256:${"0".repeat(64)}` };
+    expect(await refusal(other)).toMatch(/^CAPABILITY_INPUT .*adapter_hash/u);
+    const config = join(stored.at<string>("record.file_path"), "adapter_config.json");
+    await chmod(config, 0o600);
+    await writeFile(config, `${await readFile(config, "utf8")} `);
+    expect(await refusal({ registry_id: "swapped-1" })).toMatch(
+      /^CAPABILITY_INPUT .*adapter_hash/u,
+    );
+    await registry.stop();
+    await writeFile(join(registry.folder, "registry.db"), "no database ".repeat(100));
+    expect(await refusal({ registry_id: "swapped-1" })).toMatch(
+      /^CAPABILITY_INPUT .*registry_invalid/u,
+    );
+    await client.post("/reconfigure", {
+      new_config: { ...SETTINGS, model: base, adapter_registry: join(registry.path, "none") },
+    });
+    expect(await refusal({ registry_id: "swapped-1" })).toMatch(
+      /^CAPABILITY_INPUT .*registry_missing/u,
+    );
+  });
 
   test("frees the slot of a text whose caller leaves", async () => {
     const chunks = site.client.stream({ ...COUNT, max_tokens: 900 });

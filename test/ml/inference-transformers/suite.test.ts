@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
 import { stringify } from "yaml";
 import { z } from "zod";
+import { createPipeline } from "../../../src/index.ts";
 import { runCli, temporaryFolder } from "../../support/cli.ts";
 import {
   dataDir,
@@ -77,5 +78,39 @@ describe("inference-transformers", () => {
     expect(results.adapted.text).toBe("The sky is green.");
     expect(results.adapted.adapters[0]?.sha256).toBe(results.named.adapter.sha256);
     expect(results.adapted.evidence.adapter_effect).toBeGreaterThan(1);
+  }, 120_000);
+
+  test("a worker that dies in the middle of a text ends its call, and the next one starts it", async () => {
+    const { base } = await tinyLlm(NAME);
+    await using folder = await temporaryFolder();
+    await using pipeline = await createPipeline({
+      cwd: folder.path,
+      dataDir: join(folder.path, "data"),
+      searchPaths: [join(dataDir, "manifests")],
+      capabilities: [[NAME, { model: base, device: "cpu", threads: 1 }]],
+      queue: { maxRetries: 0 },
+    });
+    const kwargs = {
+      messages: [{ role: "user", content: "Count." }],
+      temperature: 0,
+      // Text without end, of which more is made than fits between the worker and a reader who waits.
+      grammar: "root ::= [a-z ] root",
+      max_tokens: 900,
+    };
+    const text = await pipeline.queue.submitStream(NAME, kwargs, { action: "stream" });
+    const chunks = text[Symbol.asyncIterator]();
+    expect(await chunks.next()).toMatchObject({ value: { type: "delta" } });
+    process.kill(pipeline.manager.instance(NAME).pid ?? 0, "SIGKILL");
+    await expect(text.result()).rejects.toMatchObject({
+      // Without cgroups an unexplained SIGKILL is taken for the kernel's.
+      code: expect.stringMatching(/^WORKER_(?:EXITED|OOM)$/u) as string,
+    });
+    await chunks.return?.(undefined);
+    const again = await pipeline.queue.submit(
+      NAME,
+      { ...kwargs, max_tokens: 2 },
+      { action: "chat" },
+    );
+    expect(await again.result()).toMatchObject({ usage: { completion_tokens: 2 } });
   }, 120_000);
 });

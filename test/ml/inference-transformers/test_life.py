@@ -1,6 +1,7 @@
 """Loading once, giving back what was taken, and failing clearly."""
 
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -53,6 +54,33 @@ def test_prefetch_loads_with_progress(worker: Any) -> None:
     assert len({value for value in shown if 0.25 < value < 0.95}) > 3
     local.post("/prefetch")
     assert engine_of(local).loads == 1
+
+
+def test_a_load_is_measured_by_model_and_adapters(worker: Any, tiny: Any) -> None:
+    # As no other test, with which the book is shared.
+    slots = 7
+    local = worker({"parallel": slots})
+    local.post("/prefetch")
+    adapter = local.run("load_adapter", id="one", path=tiny["swapped"])["adapter"]
+    local.run("load_adapter", id="again", path=tiny["swapped"])
+    found = [kept for kept in local.run("profiles")["profiles"] if kept["slots"] == slots]
+    assert [kept["adapters"] for kept in found] == ["", adapter["sha256"]]
+    model = local.run("model_info")["sha256"]
+    for kept in found:
+        assert kept["model_sha256"] == model
+        assert (kept["quantization"], kept["device"]) == ("float32", "cpu")
+        assert kept["load_ms"] > 0 and kept["total_mb"] > kept["memory_mb"]
+    # A damaged book is measured anew.
+    (Path(os.environ["CAPABILITY_DATA_DIR"]) / "profiles.json").write_text("{")
+    assert local.run("profiles") == {"profiles": []}
+
+
+def test_a_relative_model_is_one_of_the_models_folder(
+    worker: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(tiny["base"])
+    monkeypatch.setenv("CJM_MODELS_DIR", str(folder.parent))
+    assert worker({"model": folder.name}).run("model_info")["path"] == str(folder)
 
 
 def test_unload_gives_the_models_memory_back(worker: Any, large: str) -> None:
@@ -187,7 +215,7 @@ def test_models_that_are_not_whole_are_refused(worker: Any, tiny: Any, tmp_path:
         local = worker({"model": path})
         error = failed_call(local)
         assert error["code"] == "CAPABILITY_INPUT"
-        assert error["message"].endswith(f"[{reason}]")
+        assert error["reason"] == reason
         assert error["fields_invalid"] == ["model"]
         assert engine_of(local).state == "unloaded"
 

@@ -1,7 +1,7 @@
 """The capability: its configuration, its actions, and the same methods as a typed task."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Callable, Iterator, List, Literal, Optional, Union
 
 from cjm_worker import Call, Capability, CapabilityInputError, ReleaseReply, TaskAdapter, action
@@ -28,6 +28,8 @@ from .fields import (
     UnloadedAdapter,
     takes_parameters,
 )
+from .profiles import Profile
+from .registry import registry_folder
 from .service import Input, Service
 
 #: Calls beyond the slots wait in the engine, where they cost nothing.
@@ -122,12 +124,17 @@ def load_adapter(
     id: Annotated[
         str, Limits({"pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$"}), "Name for calls to use."
     ],
-    path: Source,
     call: Call,
+    *,
+    path: Annotated[Optional[Source], "A PEFT folder."] = None,
+    registry_id: Annotated[Optional[Text], "An adapter of the registry."] = None,
     sha256: Annotated[Optional[Sha256], "Refuse the adapter if its content differs."] = None,
 ) -> LoadedAdapter:
     """Gives a LoRA adapter a name, puts it into the model and measures what it changes."""
-    return LoadedAdapter(*_service(self).load_adapter(id, path, sha256, call))
+    if (path is None) == (registry_id is None):
+        raise CapabilityInputError("expected either path or registry_id", fields_invalid=["path"])
+    source = AdapterUse(path=path, registry_id=registry_id, sha256=sha256)
+    return LoadedAdapter(*_service(self).load_adapter(id, source, call))
 
 
 def unload_adapter(self: Any, id: Text, call: Call) -> UnloadedAdapter:
@@ -161,6 +168,11 @@ def _model_setting(default: Any, description: str, **more: Any) -> Any:
 
 def _as_action(method: Callable[..., Any], **options: Any) -> Any:
     return action(method, **options) if not options else action(**options)(method)
+
+
+@dataclass(frozen=True)
+class ProfileList:
+    profiles: List[Profile]
 
 
 class InferenceTransformers(Capability):
@@ -201,6 +213,9 @@ class InferenceTransformers(Capability):
         idle_unload_seconds: Optional[float] = _model_setting(
             None, "Give the model back when unused for so long; null: never.", minimum=0
         )
+        adapter_registry: Optional[str] = _setting(
+            None, "Folder of the registry `registry_id` means; null: that of adapter-registry."
+        )
 
     def __init__(self) -> None:
         self._service = Service(Engine(self.Config()))
@@ -209,9 +224,11 @@ class InferenceTransformers(Capability):
         # Nothing is downloaded: models are folders.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        if self._service.engine.config != config:
+        settings = replace(config, adapter_registry=None)
+        if self._service.engine.config != settings:
             self._service.engine.close()
-            self._service = self._service.on(Engine(config))
+            self._service = self._service.on(Engine(settings))
+        self._service.registry = registry_folder(config.adapter_registry)
 
     def _release_model(self) -> None:
         self._service.engine.release("unload")
@@ -242,6 +259,11 @@ class InferenceTransformers(Capability):
         """Says what the model's files say, without loading it."""
         engine = self._service.engine
         return engine.folder().card(engine.hashes())
+
+    @action
+    def profiles(self) -> ProfileList:
+        """Lists what loads took, as measured: time and memory by model and adapters."""
+        return ProfileList(self._service.engine.profiles().all())
 
     @action
     def status(self) -> Status:

@@ -14,6 +14,7 @@ from .loaded import LoadedModel, data_folder, wait_for
 from .loading import Form, decide_device, decide_dtype, load_model, load_tokenizer
 from .memory import give_back, held_mb
 from .model_files import HashCache, ModelFolder
+from .profiles import ProfileBook
 
 log = logging.getLogger("inference_transformers")
 LEVELS = ("sleep", "unload")
@@ -56,6 +57,10 @@ class Engine:
 
     def hashes(self) -> HashCache:
         return HashCache(Path(data_folder()) / "fingerprints.json")
+
+    def profiles(self) -> ProfileBook:
+        """What loading took, on this machine."""
+        return ProfileBook(Path(data_folder()) / "profiles.json")
 
     @contextmanager
     def lease(self, call: Call) -> Iterator[LoadedModel]:
@@ -145,8 +150,12 @@ class Engine:
         form = Form(device, decide_dtype(self.config.dtype, device), self.config.quantization)
         digest = self.hashes().of(folder, lambda done: self._tell(done / 4, "hashing"))
         tokenizer = load_tokenizer(folder)
+        began, before = time.monotonic(), held_mb(device)
         base = load_model(folder, form, lambda done: self._tell(0.25 + 0.7 * done, "loading"))
-        model = LoadedModel(base, tokenizer, digest, form, self.config)
+        model = LoadedModel(
+            base, tokenizer, digest, form=form, limits=self.config, profiles=self.profiles()
+        )
+        model.measured(began, before)
         self.loads += 1
         self._tell(1.0, "loaded")
         return model

@@ -42,10 +42,11 @@ class Message:
 
 @dataclass(frozen=True)
 class AdapterUse:
-    """A LoRA adapter for one call, by the id it was loaded with or by its path."""
+    """A LoRA adapter for one call, by the id it was loaded with, its path or its registry's id."""
 
     id: Annotated[Optional[Text], "An adapter that load_adapter has loaded."] = None
     path: Annotated[Optional[Source], "A PEFT folder."] = None
+    registry_id: Annotated[Optional[Text], "An adapter of the registry."] = None
     sha256: Annotated[Optional[Sha256], "Refuse the adapter if its content differs."] = None
     scale: Annotated[
         float, Limits({"minimum": -16, "maximum": 16}), "Factor of the adapter's change."
@@ -126,11 +127,10 @@ class Parameters:
                 "expected json_schema or grammar, not both", fields_invalid=["grammar"]
             )
         for place, use in enumerate(self.adapters or []):
-            if (use.id is None) == (use.path is None):
+            if [use.id, use.path, use.registry_id].count(None) != 2:
                 where = f"adapters[{place}]"
-                raise CapabilityInputError(
-                    f"{where}: expected either id or path", fields_invalid=[where]
-                )
+                message = f"{where}: expected either id, path or registry_id"
+                raise CapabilityInputError(message, fields_invalid=[where])
 
     @property
     def stops(self) -> List[str]:

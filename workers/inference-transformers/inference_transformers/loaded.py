@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -13,6 +14,8 @@ from .adapters import Adapter, Applied, check_fits
 from .constraint import Compiler
 from .fields import DEFAULT_MAX_TOKENS, Parameters
 from .loading import Form, context_length, end_tokens
+from .memory import held_mb
+from .profiles import Profile, ProfileBook
 from .prompts import Prompts
 from .runner import Runner, RunnerStopped
 from .runs import TextRun
@@ -38,7 +41,16 @@ def wait_for(future: "Future[T]", call: Optional[Call]) -> T:
 class LoadedModel:
     """The base, its tokenizer, and the adapters that are attached to it at the moment."""
 
-    def __init__(self, model: Any, tokenizer: Any, sha256: str, form: Form, limits: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        sha256: str,
+        *,
+        form: Form,
+        limits: Any,
+        profiles: ProfileBook,
+    ) -> None:
         self.tokenizer = tokenizer
         self.prompts = Prompts(tokenizer)
         self.sha256 = sha256
@@ -46,6 +58,7 @@ class LoadedModel:
         self.context = context_length(model, limits.context)
         self.runner = Runner(model, limits.parallel, limits.prefill_chunk)
         self.model = model
+        self._profiles = profiles
         self._ends = end_tokens(model, tokenizer)
         self._max_adapters = int(limits.max_adapters)
         self._lock = threading.RLock()
@@ -131,7 +144,29 @@ class LoadedModel:
                 with suppress(RunnerStopped):
                     self.runner.command(partial(self.drop, digest))
 
+    def measured(self, began: float, before: float) -> None:
+        """Keeps what the model, with the adapters that are in it, took since ``began``."""
+        import torch
+
+        form, total = self.form, held_mb(self.form.device)
+        self._profiles.record(
+            Profile(
+                model_sha256=self.sha256,
+                quantization=form.dtype if form.quantization == "none" else form.quantization,
+                device=form.device,
+                context_size=self.context,
+                slots=self.runner.parallel,
+                adapters=",".join(sorted(self.runner.bank.held)),
+                threads=torch.get_num_threads(),
+                load_ms=round(1000 * (time.monotonic() - began)),
+                memory_mb=round(total - before, 1),
+                total_mb=round(total, 1),
+            )
+        )
+
     def _attach(self, adapters: Sequence[Adapter]) -> None:
+        began, before = time.monotonic(), held_mb(self.form.device)
+        known = self.attached
         for adapter in adapters:
             if adapter.sha256 not in self.runner.bank.held:
                 adapter.check_unchanged()
@@ -139,6 +174,8 @@ class LoadedModel:
                 self.runner.bank.attach(adapter)
                 adapter.check_unchanged()
                 self.attached += 1
+        if self.attached > known:
+            self.measured(began, before)
         self._evict(self._max_adapters)
 
     def _evict(self, limit: int) -> None:

@@ -53,7 +53,7 @@ class ModelFolder:
     def __init__(self, path: Optional[str]) -> None:
         if not path:
             raise TaskInputError("model_missing", "the configuration names no model", ["model"])
-        self.path = Path(path)
+        self.path = _place(path)
         if not self.path.is_dir():
             raise TaskInputError("model_missing", f"no model folder at {path}", ["model"])
         self.config = read_json(self.path / "config.json")
@@ -109,6 +109,13 @@ class ModelFolder:
             or any((self.path / name).is_file() for name in templates),
             sha256=hashes.known(self),
         )
+
+
+def _place(path: str) -> Path:
+    """A relative path is looked for in the models folder of the host first."""
+    models = os.environ.get("CJM_MODELS_DIR")
+    shared = Path(models) / path if models else Path(path)
+    return shared if shared.is_dir() else Path(path)
 
 
 def _count(shape: List[int]) -> int:

@@ -1,4 +1,4 @@
-"""Failures of the task: each message ends with the word that says which case it is."""
+"""Failures of the task: each message begins with the word that says which case it is."""
 
 from typing import Sequence
 
@@ -8,7 +8,7 @@ from cjm_worker import CapabilityInputError
 REASONS = frozenset(
     "parameter_unsupported context_overflow grammar_invalid chat_template_missing adapter_unknown "
     "adapter_mismatch adapter_hash adapter_missing adapter_invalid adapter_id_taken model_missing "
-    "model_invalid".split()
+    "model_invalid registry_invalid registry_missing".split()
 )
 
 
@@ -16,6 +16,4 @@ class TaskInputError(CapabilityInputError):
     """The caller can fix it; ``reason`` is one of :data:`REASONS`."""
 
     def __init__(self, reason: str, message: str, fields: Sequence[str] = ()) -> None:
-        # The wire has no details, so the message carries the reason.
-        super().__init__(f"{message} [{reason}]", fields_invalid=fields)
-        self.reason = reason
+        super().__init__(f"{reason}: {message}", reason=reason, fields_invalid=fields)

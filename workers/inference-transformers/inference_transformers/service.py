@@ -28,13 +28,13 @@ from .fields import (
     Score,
     ScoredToken,
     Sha256,
-    Source,
     Status,
     Timings,
     Usage,
 )
 from .loaded import LoadedModel
 from .problems import TaskInputError
+from .registry import find_registered
 from .runner import RunnerStopped
 from .runs import Ended, TextRun
 
@@ -64,6 +64,8 @@ class Service:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        #: Folder of the registry that a ``registry_id`` means.
+        self.registry: Optional[str] = None
         self._finder = AdapterFinder()
         self._lock = threading.Lock()
         self._named: Dict[str, Adapter] = {}
@@ -78,19 +80,31 @@ class Service:
         found: List[Use] = []
         for place, use in enumerate(uses or []):
             field = f"adapters[{place}]"
-            if use.path is not None:
-                adapter = self._finder.find(use.path, use.sha256, field)
-                found.append(Use(adapter.sha256.partition(":")[2][:12], adapter, use.scale))
+            if use.id is None:
+                adapter = self._find(use, field)
+                name = use.registry_id or adapter.sha256.partition(":")[2][:12]
+                found.append(Use(name, adapter, use.scale))
                 continue
             with self._lock:
-                adapter_or_none = self._named.get(use.id or "")
+                adapter_or_none = self._named.get(use.id)
             if adapter_or_none is None:
                 raise TaskInputError("adapter_unknown", f"no adapter {use.id} is loaded", [field])
             if use.sha256 not in (None, adapter_or_none.sha256):
                 message = f"{use.id} is {adapter_or_none.sha256}, not {use.sha256}"
                 raise TaskInputError("adapter_hash", message, [field])
-            found.append(Use(use.id or "", adapter_or_none, use.scale))
+            found.append(Use(use.id, adapter_or_none, use.scale))
         return found
+
+    def _find(self, use: AdapterUse, field: str) -> Adapter:
+        """By path or, where there is none, as the registry has it."""
+        if use.path is not None:
+            return self._finder.find(use.path, use.sha256, field)
+        stored = find_registered(self.registry, use.registry_id or "", field)
+        adapter = self._finder.find(stored.path, stored.sha256, field)
+        if use.sha256 not in (None, adapter.sha256):
+            message = f"{use.registry_id} is {adapter.sha256}, not {use.sha256}"
+            raise TaskInputError("adapter_hash", message, [field])
+        return adapter
 
     @contextmanager
     def _using(
@@ -177,13 +191,12 @@ class Service:
         with self.engine.lease(call) as model:
             return len(_prompt(model, source))
 
-    def load_adapter(
-        self, name: str, source: Source, expected: Optional[str], call: Call
-    ) -> Tuple[AdapterInfo, float]:
+    def load_adapter(self, name: str, source: AdapterUse, call: Call) -> Tuple[AdapterInfo, float]:
+        """Gives what ``source`` says by path or registry a name; its ``id`` is not looked at."""
         if not _ID.fullmatch(name):
             message = f"{name!r} is no id: letters, digits, and . _ : -"
             raise CapabilityInputError(message, fields_invalid=["id"])
-        adapter = self._finder.find(source, expected, "path")
+        adapter = self._find(source, "path")
         self._check_free(name, adapter)
         with self._using([Use(name, adapter, 1.0)], call) as (_, effect):
             with self._lock:

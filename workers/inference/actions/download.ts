@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { CjmError, z } from "cjm-substrate/worker";
-import { errnoOf, refuse } from "../fault.ts";
+import { errnoOf, refuse, worded } from "../fault.ts";
 
 const stateSchema = z.object({ url: z.string(), etag: z.string() });
 
@@ -38,7 +38,7 @@ export async function download(
   call: DownloadCall,
 ): Promise<Downloaded> {
   const path = join(folder, request.name ?? nameOf(request.url));
-  await mkdir(folder, { recursive: true });
+  await mkdir(dirname(path), { recursive: true });
   const there = await hashIfThere(path, call);
   if (there?.sha256 === request.sha256) {
     return { path, ...there, resumed_from: 0, was_there: true };
@@ -136,14 +136,14 @@ function failed(url: string, error: unknown): CjmError {
   const cause = error instanceof Error ? (error.cause ?? error) : error;
   const why = errnoOf(cause) || (cause instanceof Error ? cause.message : String(cause));
   const message = `${url} cannot be fetched (${why}): is there a network? A model file can also be put into the models folder by hand`;
-  return new CjmError("CAPABILITY_TRANSIENT", message, {
+  return new CjmError("CAPABILITY_TRANSIENT", worded(message, "download_failed"), {
     cause: error,
     details: { reason: "download_failed", url },
   });
 }
 
 function refusedBy(url: string, status: number): CjmError {
-  const message = `${url} answers ${status}`;
+  const message = worded(`${url} answers ${status}`, "download_failed");
   const details = { reason: "download_failed", url, status };
   const isPassing = status === 408 || status === 429 || status >= 500;
   return new CjmError(isPassing ? "CAPABILITY_TRANSIENT" : "CAPABILITY_INPUT", message, {

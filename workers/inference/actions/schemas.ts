@@ -31,9 +31,9 @@ export const downloadInputSchema = z.strictObject({
   sha256: sha256Schema.describe("Hash of the whole file; one that differs is not kept."),
   name: z
     .string()
-    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/u)
+    .regex(/^(?:[A-Za-z0-9][A-Za-z0-9._-]{0,99}\/){0,3}[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/u)
     .optional()
-    .describe("File name in the models folder; absent: the last part of the URL."),
+    .describe("File in the models folder, below it too; absent: the last part of the URL."),
 });
 export const downloadOutputSchema = z.object({
   path: z.string(),

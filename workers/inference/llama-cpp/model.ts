@@ -92,14 +92,17 @@ export class LoadedModel {
       signal,
       progress: (share) => progress(share * 0.3, "hashing the model"),
     });
+    progress(0.3, "loading the model");
     const model = await loadWeights(native, options, {
       signal,
       progress: (share) => progress(0.3 + share * 0.6, "loading the model"),
     });
     try {
-      progress(0.9, "measuring threads");
-      const threads =
-        options.threads ?? (await profiles.threads(sha256, () => measureThreads(model, signal)));
+      const measure = async (): Promise<number> => {
+        progress(0.9, "measuring threads");
+        return await measureThreads(model, signal);
+      };
+      const threads = options.threads ?? (await profiles.threads(sha256, measure));
       const template = await chatTemplateOf(model);
       return new LoadedModel({ native, model, header, sha256, template, threads, ...parts });
     } catch (error) {
@@ -111,7 +114,7 @@ export class LoadedModel {
   /** Makes a context with these adapters. @throws {CjmError} `adapter_mismatch`, `memory` */
   async open(adapters: readonly ResolvedAdapter[], { signal, progress }: LoadCall): Promise<Ready> {
     const key = keyOf(adapters);
-    progress(-1, "preparing adapters");
+    progress(-1, adapters.length === 0 ? "making a context" : "preparing adapters");
     const files = await this.#files(adapters, signal);
     const started = performance.now();
     const before = process.memoryUsage.rss();

@@ -19,6 +19,12 @@ export const managedServerSchema = z.strictObject({
   grace_seconds: seconds(1.5).describe(
     "How long it may take to end before it is killed; the host gives the worker 2 s.",
   ),
+  idle_unload_seconds: z
+    .number()
+    .min(0)
+    .max(86_400)
+    .default(0)
+    .describe("End it after so long without a call; the next one starts it again. 0: never."),
 });
 export type ManagedServerConfig = z.output<typeof managedServerSchema>;
 

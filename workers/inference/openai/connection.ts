@@ -4,7 +4,7 @@ import { addressOf, type Address, type OpenAiConfig, type ServerKind } from "./c
 import type { Link, ServerFacts } from "./dialects/dialect.ts";
 import { failure, reasonOf } from "./failure.ts";
 import { HttpClient } from "./http/client.ts";
-import { orAbort, pause } from "./or-abort.ts";
+import { orAbort, pause, until } from "./or-abort.ts";
 import { keyVariable, ServerChild } from "./server/child.ts";
 
 /** What the worker gives the backend. */
@@ -12,7 +12,10 @@ export interface OpenAiPorts {
   readonly log: (message: string) => void;
   /** Sent as `Authorization: Bearer`; never logged. */
   readonly apiKey?: string;
-  /** VRAM in MB that the server holds, by measurement; absent where nothing measures it. */
+  /**
+   * VRAM in MB that the server holds, by measurement. Absent: that of a managed server by the driver;
+   * a server of somebody else is not measured.
+   */
   readonly measureVramMb?: () => Promise<number | undefined>;
 }
 
@@ -20,6 +23,7 @@ export interface OpenAiPorts {
 const LAST_WORDS_MS = 100;
 /** How often a starting server is asked whether it is ready. */
 const READY_STEP_MS = 100;
+const SETTLE_STEP_MS = 50;
 
 /** The way to one server: its program where the worker manages it, its address, its facts. */
 export class ServerConnection {
@@ -64,7 +68,7 @@ export class ServerConnection {
         return address();
       },
       log: ports.log,
-      measureVramMb: async () => ports.measureVramMb?.(),
+      measureVramMb: ports.measureVramMb ?? (async () => await this.#child?.vramMb()),
     };
   }
 
@@ -119,9 +123,17 @@ export class ServerConnection {
     const before = await this.link.measureVramMb();
     await this.#child?.stop();
     this.forget();
-    const after = await this.link.measureVramMb();
-    if (before === undefined || after === undefined) return { held: "" };
-    return { held: "", freedMb: Math.max(0, before - after) };
+    if (before === undefined) return { held: "" };
+    let left: number | undefined = before;
+    // The driver frees what a killed process held a moment after its end.
+    const isFreed = async (): Promise<boolean> => {
+      left = await this.link.measureVramMb();
+      return left === undefined || left === 0;
+    };
+    const ms = this.config.settle_seconds * 1000;
+    await until(isFreed, { ms, stepMs: SETTLE_STEP_MS, signal: this.#ending.signal });
+    if (left === undefined) return { held: "" };
+    return { held: left === 0 ? "" : `${left} MB of VRAM`, freedMb: Math.max(0, before - left) };
   }
 
   async close(): Promise<void> {

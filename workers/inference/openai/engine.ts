@@ -45,6 +45,7 @@ export class ServerEngine implements Engine {
   #state: EngineStatus["state"] = "unloaded";
   #waking: Promise<void> | undefined;
   #version = "unknown";
+  #idleTimer: NodeJS.Timeout | undefined;
 
   constructor(dialect: Dialect, connection: ServerConnection) {
     const { config } = connection;
@@ -67,7 +68,7 @@ export class ServerEngine implements Engine {
   async *stream(request: TextRequest, call: EngineCall): AsyncGenerator<Delta, Generation, void> {
     this.#refuse(request);
     const watch = new Stopwatch();
-    using _place = await this.#gate.enter(call.signal);
+    using _place = await this.#enter(call.signal);
     watch.admitted();
     const facts = await this.#ready(call.signal);
     const signal = AbortSignal.any([call.signal, this.#connection.life]);
@@ -187,6 +188,7 @@ export class ServerEngine implements Engine {
   }
 
   async close(): Promise<void> {
+    clearTimeout(this.#idleTimer);
     try {
       // A server of somebody else is left awake, as it was found.
       const facts = this.#connection.known;
@@ -195,6 +197,29 @@ export class ServerEngine implements Engine {
       await this.#connection.close();
       this.#forget();
     }
+  }
+
+  /** Takes a slot; the last to leave begins the time after which a managed server is ended. */
+  async #enter(signal: AbortSignal): Promise<Disposable> {
+    using place = new DisposableStack();
+    place.defer(() => {
+      this.#watchIdle();
+    });
+    place.use(await this.#gate.enter(signal));
+    clearTimeout(this.#idleTimer);
+    return place.move();
+  }
+
+  #watchIdle(): void {
+    const { config, link, isRunning } = this.#connection;
+    const seconds = config.managed?.idle_unload_seconds ?? 0;
+    clearTimeout(this.#idleTimer);
+    if (seconds === 0 || !isRunning || this.#gate.active > 0) return;
+    this.#idleTimer = setTimeout(() => {
+      this.release("unload").catch((error: unknown) => {
+        link.log(`ending an idle server failed (${reasonOf(error) ?? String(error)})`);
+      });
+    }, seconds * 1000).unref();
   }
 
   #refuse(request: TextRequest): void {
@@ -257,7 +282,7 @@ export class ServerEngine implements Engine {
     call: EngineCall,
     work: (facts: ServerFacts, signal: AbortSignal) => Promise<T>,
   ): Promise<T> {
-    using _place = await this.#gate.enter(call.signal);
+    using _place = await this.#enter(call.signal);
     const facts = await this.#ready(call.signal);
     const signal = AbortSignal.any([call.signal, this.#connection.life]);
     try {

@@ -45,15 +45,27 @@ export const adapterSourceSchema = z
     "A GGUF file, or a PEFT folder with adapter_config.json and adapter_model.safetensors.",
   );
 
+/** An adapter that worker `adapter-registry` keeps. */
+export const registryIdSchema = z
+  .string()
+  .min(1)
+  .max(200)
+  .describe("An adapter of the registry; its files must be what was stored there.");
+
+export function isOne(...values: readonly unknown[]): boolean {
+  return values.filter((value) => value !== undefined).length === 1;
+}
+
 export const adapterUseSchema = z
   .strictObject({
     id: z.string().min(1).max(200).optional().describe("An adapter that load_adapter has loaded."),
     path: adapterSourceSchema.optional(),
+    registry_id: registryIdSchema.optional(),
     sha256: sha256Schema.optional().describe("Refuse the adapter if its content differs."),
     scale: z.number().min(-16).max(16).default(1).describe("Factor of the adapter's change."),
   })
-  .refine((use) => (use.id === undefined) !== (use.path === undefined), {
-    error: "expected either id or path",
+  .refine(({ id, path, registry_id: stored }) => isOne(id, path, stored), {
+    error: "expected either id, path or registry_id",
   });
 export type AdapterUse = z.output<typeof adapterUseSchema>;
 

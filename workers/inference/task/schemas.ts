@@ -1,5 +1,12 @@
 import { z } from "cjm-substrate/worker";
-import { adapterSourceSchema, callFields, parameterFields, sha256Schema } from "./parameters.ts";
+import {
+  adapterSourceSchema,
+  callFields,
+  isOne,
+  parameterFields,
+  registryIdSchema,
+  sha256Schema,
+} from "./parameters.ts";
 
 export const TASK = "text-generation";
 
@@ -179,14 +186,20 @@ export type AdapterInfo = z.output<typeof adapterInfoSchema>;
 
 export const listAdaptersInputSchema = z.strictObject({});
 export const listAdaptersOutputSchema = z.object({ adapters: z.array(adapterInfoSchema) });
-export const loadAdapterInputSchema = z.strictObject({
-  id: z
-    .string()
-    .regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$/u)
-    .describe("Name by which calls use it; must be free, or name the same content."),
-  path: adapterSourceSchema,
-  sha256: sha256Schema.optional().describe("Refuse the adapter if its content differs."),
-});
+export const loadAdapterInputSchema = z
+  .strictObject({
+    id: z
+      .string()
+      .regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$/u)
+      .describe("Name by which calls use it; must be free, or name the same content."),
+    path: adapterSourceSchema.optional(),
+    registry_id: registryIdSchema.optional(),
+    sha256: sha256Schema.optional().describe("Refuse the adapter if its content differs."),
+  })
+  .refine(({ path, registry_id: stored }) => isOne(path, stored), {
+    error: "expected either path or registry_id",
+    path: ["path"],
+  });
 export const loadAdapterOutputSchema = z.object({
   adapter: adapterInfoSchema,
   effect: z.number().nullable().describe("As evidence.adapter_effect at scale 1."),

@@ -6,22 +6,8 @@ import { failure } from "../failure.ts";
 import type { Dialect, Link, Outcome, Piece, Refused, ServerFacts } from "./dialect.ts";
 import { complete, type CompletionRequest } from "./openai-stream.ts";
 import { embeddingsSchema, modelListSchema } from "./openai-wire.ts";
-import { parameterSet, present, refusedValues, samplingOf } from "./sampling.ts";
-
-/** What the OpenAI API itself defines. Extensions are refused unless the operator names them. */
-const PROMISED = [
-  "temperature",
-  "top_p",
-  "presence_penalty",
-  "frequency_penalty",
-  "stop",
-  "seed",
-  "max_tokens",
-  "logprobs",
-  "json_schema",
-] as const satisfies readonly ParameterName[];
-
-const LIMITS = { maxStops: 4, maxLogprobs: 20, truncates: false, adapterScales: false };
+import { parametersOf, refusedValues } from "./kinds.ts";
+import { present, samplingOf } from "./sampling.ts";
 
 /** Any server with the OpenAI API: nothing beyond it is asked for, nothing is assumed. */
 export class GenericDialect implements Dialect {
@@ -32,11 +18,11 @@ export class GenericDialect implements Dialect {
 
   constructor(link: Link) {
     this.#link = link;
-    this.parameters = parameterSet(PROMISED, link.config);
+    this.parameters = parametersOf(this.kind, link.config);
   }
 
   refuse(request: TextRequest): readonly Refused[] {
-    const refused = refusedValues(request, LIMITS);
+    const refused = refusedValues(this.kind, request);
     const isPrompt = request.input.kind === "prompt";
     if (!isPrompt || request.parameters.json_schema === undefined) return refused;
     return [...refused, { field: "json_schema", why: "OpenAI has it for conversations only" }];

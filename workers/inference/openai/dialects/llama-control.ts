@@ -2,6 +2,7 @@ import type { z } from "cjm-substrate/worker";
 import type { TextInput } from "../../engine.ts";
 import type { ModelCard } from "../../task/schemas.ts";
 import { failure } from "../failure.ts";
+import { ask } from "./ask.ts";
 import type { Link, ServerFacts } from "./dialect.ts";
 import {
   loraListSchema,
@@ -23,16 +24,16 @@ export class LlamaControl {
 
   async props(signal: AbortSignal): Promise<z.output<typeof propsSchema>> {
     this.#beginning = undefined;
-    return this.#ask("GET", "/props", { signal, schema: propsSchema });
+    return ask(this.link, "GET", "/props", { signal, schema: propsSchema });
   }
 
   async loras(signal: AbortSignal): Promise<z.output<typeof loraListSchema>> {
-    return this.#ask("GET", "/lora-adapters", { signal, schema: loraListSchema });
+    return ask(this.link, "GET", "/lora-adapters", { signal, schema: loraListSchema });
   }
 
   /** How many of the server's slots work now, also for others. */
   async busySlots(signal: AbortSignal): Promise<number> {
-    const slots = await this.#ask("GET", "/slots", { signal, schema: slotsSchema });
+    const slots = await ask(this.link, "GET", "/slots", { signal, schema: slotsSchema });
     return slots.filter(({ is_processing: busy }) => busy).length;
   }
 
@@ -41,7 +42,11 @@ export class LlamaControl {
     const isChat = input.kind === "chat";
     const content = isChat ? await this.#template(input.messages, signal) : input.prompt;
     const body = { content, add_special: true, parse_special: isChat };
-    const { tokens } = await this.#ask("POST", "/tokenize", { signal, body, schema: tokensSchema });
+    const { tokens } = await ask(this.link, "POST", "/tokenize", {
+      signal,
+      body,
+      schema: tokensSchema,
+    });
     if (tokens.length > 0) return tokens;
     throw failure("input_refused", "the prompt has no token", { fields: ["prompt"] });
   }
@@ -50,14 +55,18 @@ export class LlamaControl {
   async beginning(signal: AbortSignal): Promise<readonly number[]> {
     if (this.#beginning !== undefined) return this.#beginning;
     const body = { content: "", add_special: true };
-    const { tokens } = await this.#ask("POST", "/tokenize", { signal, body, schema: tokensSchema });
+    const { tokens } = await ask(this.link, "POST", "/tokenize", {
+      signal,
+      body,
+      schema: tokensSchema,
+    });
     this.#beginning = tokens;
     return tokens;
   }
 
   async card(facts: ServerFacts, signal: AbortSignal): Promise<Partial<ModelCard>> {
     const props = await this.props(signal);
-    const { data } = await this.#ask("GET", "/v1/models", { signal, schema: modelsSchema });
+    const { data } = await ask(this.link, "GET", "/v1/models", { signal, schema: modelsSchema });
     const meta = data[0]?.meta;
     return {
       id: facts.model,
@@ -72,17 +81,7 @@ export class LlamaControl {
 
   async #template(messages: unknown, signal: AbortSignal): Promise<string> {
     const options = { signal, body: { messages }, schema: templateSchema };
-    return (await this.#ask("POST", "/apply-template", options)).prompt;
-  }
-
-  async #ask<Schema extends z.ZodType>(
-    method: "GET" | "POST",
-    path: string,
-    { signal, body, schema }: { signal: AbortSignal; body?: unknown; schema: Schema },
-  ): Promise<z.output<Schema>> {
-    const url = `${this.link.address.root}${path}`;
-    const timeoutMs = this.link.config.control_seconds * 1000;
-    return this.link.http.json({ method, url, body, signal, timeoutMs, what: path }, schema);
+    return (await ask(this.link, "POST", "/apply-template", options)).prompt;
   }
 }
 

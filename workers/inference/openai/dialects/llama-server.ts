@@ -23,29 +23,9 @@ import {
   type LlamaLast,
 } from "./llama-wire.ts";
 import { streamError } from "./openai-stream.ts";
-import { parameterSet, present, refusedValues, samplingOf, seedOf } from "./sampling.ts";
+import { parametersOf, refusedValues } from "./kinds.ts";
+import { present, samplingOf, seedOf } from "./sampling.ts";
 import { checkSettings } from "./settings-check.ts";
-
-/**
- * `presence_penalty` and `frequency_penalty` are missing: llama-server counts the prompt's tokens
- * too, and the task counts only generated ones.
- */
-const PROMISED = [
-  "temperature",
-  "top_p",
-  "top_k",
-  "min_p",
-  "repetition_penalty",
-  "stop",
-  "seed",
-  "max_tokens",
-  "logprobs",
-  "json_schema",
-  "grammar",
-  "adapters",
-] as const satisfies readonly ParameterName[];
-
-const LIMITS = { maxStops: 16, maxLogprobs: 100, truncates: true, adapterScales: true };
 
 /** The task's order of filters; the server's own order has more of them and may be configured. */
 const SAMPLERS = ["penalties", "top_k", "top_p", "min_p", "temperature"];
@@ -63,11 +43,11 @@ export class LlamaServerDialect implements Dialect {
     this.#link = link;
     this.#control = new LlamaControl(link);
     this.adapters = new LlamaAdapters(this.#control);
-    this.parameters = parameterSet(PROMISED, link.config);
+    this.parameters = parametersOf(this.kind, link.config);
   }
 
   refuse(request: TextRequest): readonly Refused[] {
-    return refusedValues(request, LIMITS);
+    return refusedValues(this.kind, request);
   }
 
   async connect(signal: AbortSignal): Promise<ServerFacts> {

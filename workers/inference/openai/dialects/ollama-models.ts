@@ -5,6 +5,7 @@ import { failure, quote, reasonOf } from "../failure.ts";
 import { malformed, type LineStream } from "../http/client.ts";
 import { parseJson, readRefusal, refusalError } from "../http/refusal.ts";
 import { until } from "../or-abort.ts";
+import { ask } from "./ask.ts";
 import type { Link } from "./dialect.ts";
 import { errorSchema, psSchema, pullSchema, showSchema, versionSchema } from "./ollama-wire.ts";
 
@@ -24,7 +25,8 @@ export class OllamaModels {
 
   async version(signal: AbortSignal): Promise<string> {
     this.#hashes.clear();
-    return (await this.#ask("GET", "/api/version", { signal, schema: versionSchema })).version;
+    return (await ask(this.#link, "GET", "/api/version", { signal, schema: versionSchema }))
+      .version;
   }
 
   /** Loads the model, pulling it first where that is allowed. */
@@ -125,28 +127,18 @@ export class OllamaModels {
   }
 
   async #running(model: string, signal: AbortSignal): Promise<Running | undefined> {
-    const { models } = await this.#ask("GET", "/api/ps", { signal, schema: psSchema });
+    const { models } = await ask(this.#link, "GET", "/api/ps", { signal, schema: psSchema });
     const wanted = fullName(model);
     return models?.find(({ name, model: other }) => name === wanted || other === wanted);
   }
 
   async #show(model: string, signal: AbortSignal): Promise<z.output<typeof showSchema>> {
-    return this.#ask("POST", "/api/show", { signal, body: { model }, schema: showSchema });
+    return ask(this.#link, "POST", "/api/show", { signal, body: { model }, schema: showSchema });
   }
 
   async #post(path: string, body: unknown, signal: AbortSignal): Promise<void> {
     const url = `${this.#link.address.root}${path}`;
     await this.#link.http.text({ method: "POST", url, body, signal, what: path });
-  }
-
-  async #ask<Schema extends z.ZodType>(
-    method: "GET" | "POST",
-    path: string,
-    { signal, body, schema }: { signal: AbortSignal; body?: unknown; schema: Schema },
-  ): Promise<z.output<Schema>> {
-    const url = `${this.#link.address.root}${path}`;
-    const timeoutMs = this.#link.config.control_seconds * 1000;
-    return this.#link.http.json({ method, url, body, signal, timeoutMs, what: path }, schema);
   }
 }
 

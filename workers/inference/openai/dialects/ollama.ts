@@ -15,23 +15,8 @@ import {
   ollamaLogprobs,
   type OllamaChunk,
 } from "./ollama-wire.ts";
-import { parameterSet, present, refusedValues, samplingOf, seedOf } from "./sampling.ts";
-
-/** As llama-server, on which it stands; its API has no grammar, and adapters only in a Modelfile. */
-const PROMISED = [
-  "temperature",
-  "top_p",
-  "top_k",
-  "min_p",
-  "repetition_penalty",
-  "stop",
-  "seed",
-  "max_tokens",
-  "logprobs",
-  "json_schema",
-] as const satisfies readonly ParameterName[];
-
-const LIMITS = { maxStops: 16, maxLogprobs: 20, truncates: false, adapterScales: false };
+import { parametersOf, refusedValues } from "./kinds.ts";
+import { present, samplingOf, seedOf } from "./sampling.ts";
 
 /** Ollama by its own API: the OpenAI one has no keep-alive, no top_k and no context length. */
 export class OllamaDialect implements Dialect {
@@ -44,11 +29,11 @@ export class OllamaDialect implements Dialect {
   constructor(link: Link) {
     this.#link = link;
     this.#models = new OllamaModels(link);
-    this.parameters = parameterSet(PROMISED, link.config);
+    this.parameters = parametersOf(this.kind, link.config);
   }
 
   refuse(request: TextRequest): readonly Refused[] {
-    return refusedValues(request, LIMITS);
+    return refusedValues(this.kind, request);
   }
 
   async connect(signal: AbortSignal): Promise<ServerFacts> {

@@ -1,5 +1,6 @@
 import { z } from "cjm-substrate/worker";
 import type { TextInput } from "../../engine.ts";
+import { ask } from "./ask.ts";
 import type { Distribution, Link } from "./dialect.ts";
 import { completionSchema } from "./openai-wire.ts";
 import { PROBE_PROMPT, PROBE_TOP } from "./probe.ts";
@@ -17,7 +18,7 @@ export class VllmControl {
   }
 
   async version(signal: AbortSignal): Promise<string> {
-    return (await this.#ask("GET", "/version", { signal, schema: versionSchema })).version;
+    return (await ask(this.link, "GET", "/version", { signal, schema: versionSchema })).version;
   }
 
   async tokenize(input: TextInput, model: string, signal: AbortSignal): Promise<readonly number[]> {
@@ -25,7 +26,8 @@ export class VllmControl {
       input.kind === "prompt"
         ? { model, prompt: input.prompt }
         : { model, messages: input.messages, add_generation_prompt: true };
-    return (await this.#ask("POST", "/tokenize", { signal, body, schema: tokenizedSchema })).tokens;
+    return (await ask(this.link, "POST", "/tokenize", { signal, body, schema: tokenizedSchema }))
+      .tokens;
   }
 
   /** Log-probabilities after the probe text, greedily and alone. */
@@ -101,16 +103,6 @@ export class VllmControl {
 
   get #timeoutMs(): number {
     return this.link.config.control_seconds * 1000;
-  }
-
-  async #ask<Schema extends z.ZodType>(
-    method: "GET" | "POST",
-    path: string,
-    { signal, body, schema }: { signal: AbortSignal; body?: unknown; schema: Schema },
-  ): Promise<z.output<Schema>> {
-    const url = `${this.link.address.root}${path}`;
-    const timeoutMs = this.#timeoutMs;
-    return this.link.http.json({ method, url, body, signal, timeoutMs, what: path }, schema);
   }
 }
 

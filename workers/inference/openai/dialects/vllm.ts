@@ -14,31 +14,12 @@ import type { Dialect, Link, Outcome, Piece, Refused, ServerFacts } from "./dial
 import { chooseModel, completionOf, embedByOpenAi, listModels } from "./generic.ts";
 import { fitPrompt } from "./llama-control.ts";
 import { complete, type CompletionRequest } from "./openai-stream.ts";
-import { parameterSet, present, refusedValues, samplingOf, seedOf } from "./sampling.ts";
+import { KINDS, parametersOf, refusedValues } from "./kinds.ts";
+import { present, samplingOf, seedOf } from "./sampling.ts";
 import { serverName, VllmAdapters } from "./vllm-adapters.ts";
 import { VllmControl } from "./vllm-control.ts";
 import { scoreOf, scoredSchema } from "./vllm-score.ts";
 import { VllmSleep } from "./vllm-sleep.ts";
-
-const PROMISED = [
-  "temperature",
-  "top_p",
-  "top_k",
-  "min_p",
-  "repetition_penalty",
-  "presence_penalty",
-  "frequency_penalty",
-  "stop",
-  "seed",
-  "max_tokens",
-  "logprobs",
-  "json_schema",
-  "grammar",
-  "adapters",
-] as const satisfies readonly ParameterName[];
-
-/** vLLM allows 20 log-probabilities unless it is started with --max-logprobs. */
-const LIMITS = { maxStops: 16, maxLogprobs: 20, truncates: true, adapterScales: false };
 
 /** A vLLM server: the OpenAI API with its extensions, LoRA adapters at run time, sleep. */
 export class VllmDialect implements Dialect {
@@ -55,11 +36,11 @@ export class VllmDialect implements Dialect {
     this.#control = new VllmControl(link);
     this.#sleep = new VllmSleep(this.#control);
     this.adapters = new VllmAdapters(this.#control);
-    this.parameters = parameterSet(PROMISED, link.config);
+    this.parameters = parametersOf(this.kind, link.config);
   }
 
   refuse(request: TextRequest): readonly Refused[] {
-    return refusedValues(request, LIMITS);
+    return refusedValues(this.kind, request);
   }
 
   async connect(signal: AbortSignal): Promise<ServerFacts> {
@@ -166,8 +147,8 @@ export class VllmDialect implements Dialect {
   ): Promise<Score> {
     const { prompt, top, adapters } = request;
     const [adapter] = adapters;
-    if (top > LIMITS.maxLogprobs || adapters.length > 1 || (adapter?.scale ?? 1) !== 1) {
-      const fields = top > LIMITS.maxLogprobs ? ["top"] : ["adapters"];
+    if (top > KINDS.vllm.maxLogprobs || adapters.length > 1 || (adapter?.scale ?? 1) !== 1) {
+      const fields = top > KINDS.vllm.maxLogprobs ? ["top"] : ["adapters"];
       const message = `vllm does not honour this ${fields.join()} in score`;
       throw failure("parameter_unsupported", message, { fields });
     }

@@ -5,6 +5,7 @@ import type { Readable } from "node:stream";
 import type { ManagedServerConfig, ServerKind } from "../config.ts";
 import { failure, quote } from "../failure.ts";
 import { LastLines } from "./last-lines.ts";
+import { VramMeter } from "./vram.ts";
 
 type Child = ChildProcessByStdio<null, Readable, Readable>;
 
@@ -27,6 +28,7 @@ export class ServerChild {
   readonly #kind: ServerKind;
   readonly #log: (message: string) => void;
   #child: Child | undefined;
+  #vram = new VramMeter();
   #running: RunningServer | undefined;
 
   constructor(
@@ -44,6 +46,11 @@ export class ServerChild {
     return this.#running?.gone.aborted === false ? this.#running : undefined;
   }
 
+  /** MiB that the program and its children hold of the GPUs; undefined where nothing tells. */
+  async vramMb(): Promise<number | undefined> {
+    return await this.#vram.measure(this.running?.pid);
+  }
+
   /** Starts the program; its readiness is the caller's to ask. @throws `engine_missing` */
   async start(): Promise<RunningServer> {
     await this.stop();
@@ -59,6 +66,7 @@ export class ServerChild {
       detached: true,
     });
     this.#child = child;
+    this.#vram = new VramMeter();
     const running = this.#watch(child, port);
     try {
       // Rejects at the event `error`, which is all that comes where there is no such program.
