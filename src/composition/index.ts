@@ -23,6 +23,7 @@ export {
 export { dependencies, findCycle, type Dependencies } from "./graph.ts";
 export { invalidComposition } from "./issues.ts";
 export { bindInputs, inputProblem, parseInputText } from "./inputs.ts";
+export { placePaths, type PathSchemas, type PlacedDocument } from "./paths.ts";
 export {
   findRefs,
   input,
@@ -53,4 +54,4 @@ export { checkAgainstSchema, type SchemaIssue } from "./schema-check.ts";
 export { parseComposition } from "./stored.ts";
 export type * from "./types.ts";
 export { INPUT_TYPES, NODE_STATES } from "./types.ts";
-export { findCompositionIssues, validateComposition } from "./validate.ts";
+export { actionOf, findCompositionIssues, validateComposition } from "./validate.ts";

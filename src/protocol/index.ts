@@ -4,4 +4,5 @@ export * from "./json-schema.ts";
 export * from "./limits.ts";
 export * from "./manifest.ts";
 export * from "./references.ts";
+export * from "./schema-places.ts";
 export * from "./wire.ts";
