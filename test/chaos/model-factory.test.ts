@@ -1,20 +1,18 @@
-import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { beforeAll, expect, test } from "vitest";
 import { z } from "zod";
 import { identify, isAlive, processTree } from "../../src/process/index.ts";
 import type { JournalEvent } from "../../src/store/index.ts";
-import { dataDir, INSTALL_MS, installEnvironments, runPython } from "../ml/support/environment.ts";
+import { dataDir, INSTALL_MS } from "../ml/support/environment.ts";
+import { FACTORY, prepareFactory, someTasks } from "../ml/support/factory.ts";
 import { runCli, startCli } from "../support/cli.ts";
 import { journalOf, terminalJobs } from "../support/crash-oracle.ts";
 import { CHAOS_SEED, report, shareOfTime } from "./support/long-form.ts";
 import { below, pick, randomFrom } from "./support/random.ts";
 
-const FACTORY = fileURLToPath(new URL("../../examples/model-factory", import.meta.url));
-const OTHERS = ["sandbox", "adapter-merger", "adapter-registry", "evaluation"];
 /** Enough that a training is interrupted between checkpoints, of which there is one each 20 steps. */
 const STEPS = 60;
 const TASKS = 3;
@@ -40,30 +38,18 @@ type Done = z.output<typeof doneSchema>;
 let inputs: readonly string[] = [];
 
 beforeAll(async () => {
-  await installEnvironments();
-  const others = await runCli(["install-all", "--only", ...OTHERS], { dataDir });
-  expect(others, others.stderr).toMatchObject({ exitCode: 0 });
-  const bases = join(dataDir, "model-factory");
-  const printed = await runPython("qlora-trainer", [join(FACTORY, "make_base.py"), bases]);
   const values = {
-    model: printed.trimEnd().split("\n").at(-1) ?? "",
+    model: await prepareFactory(),
     steps: STEPS,
     samples: 1,
     learning_rate: 0.003,
     // Nothing is drawn: which calls share a batch differs from life to life.
     temperature: 0,
-    validation: await someTasks("validation"),
-    test: await someTasks("test"),
+    validation: await someTasks("validation", TASKS),
+    test: await someTasks("test", TASKS),
   };
   inputs = Object.entries(values).flatMap(([name, value]) => ["--set", `${name}=${value}`]);
 }, INSTALL_MS);
-
-/** A few tasks of each family. */
-async function someTasks(split: string): Promise<string> {
-  const text = await readFile(join(FACTORY, `tasks/${split}.jsonl`), "utf8");
-  const lines = text.trim().split("\n");
-  return `[${[...lines.slice(0, TASKS), ...lines.slice(-TASKS)].join(",")}]`;
-}
 
 /** A data directory of its own, with the environments of the shared one. */
 async function newFactory(): Promise<string> {
@@ -202,7 +188,7 @@ function trainingProblems(node: string, rows: readonly JournalEvent[]): string[]
   return problems;
 }
 
-/** A random moment of a random node that is not over yet. */
+/** A random moment of a random node that is not over yet; half of the time of a training. */
 async function nextKill(
   folder: string,
   phases: ReadonlyMap<string, { readonly ms: number; readonly rows: number }>,
@@ -210,7 +196,9 @@ async function nextKill(
 ): Promise<Kill> {
   const seen = phasesOf(await journalOf(folder).catch(() => []));
   const left = [...phases].filter(([node, { rows }]) => (seen.get(node)?.rows ?? 0) < rows);
-  const [node, { ms }] = pick(random, left);
+  const trainings = left.filter(([node]) => TRAININGS.includes(node));
+  const isTraining = random() < 0.5 && trainings.length > 0;
+  const [node, { ms }] = pick(random, isTraining ? trainings : left);
   return { node, afterMs: Math.round(random() * ms) };
 }
 

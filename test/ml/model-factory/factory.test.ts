@@ -1,22 +1,19 @@
 import { appendFile, copyFile, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { z } from "zod";
 import { runCli, startCli, temporaryFolder } from "../../support/cli.ts";
-import { dataDir, INSTALL_MS, installEnvironments, runPython } from "../support/environment.ts";
+import { dataDir, INSTALL_MS } from "../support/environment.ts";
+import { FACTORY, prepareFactory, someTasks } from "../support/factory.ts";
 
-const FACTORY = fileURLToPath(new URL("../../../examples/model-factory", import.meta.url));
 const COMPOSITION = join(FACTORY, "composition.yaml");
 const CONTROL = "test/fixtures/model-factory/control.yaml";
-/** What is not in capabilities.ml.yaml. */
-const CAPABILITIES = ["sandbox", "adapter-merger", "adapter-registry", "evaluation"];
 /** What the settings take from inputs, for the tiny base. */
 const TINY = { learning_rate: 0.003, max_steps: 160, seed: 0 };
-/** To choose by, and to test with. */
-const TASKS = 80;
+/** Half of them to choose by, half of them to test with, and half of each of either family. */
+const TASKS = 40;
 const RUN_MS = 280_000;
 
 const scoreSchema = z.object({
@@ -54,17 +51,18 @@ const factorySchema = z.object({
 
 let model = "";
 
+let tasks: Readonly<Record<"validation" | "test", string>>;
+
 beforeAll(async () => {
-  await installEnvironments();
-  const others = await runCli(["install-all", "--only", ...CAPABILITIES], { dataDir });
-  expect(others, others.stderr).toMatchObject({ exitCode: 0 });
-  const bases = join(dataDir, "model-factory");
-  const printed = await runPython("qlora-trainer", [join(FACTORY, "make_base.py"), bases]);
-  model = printed.trimEnd().split("\n").at(-1) ?? "";
+  model = await prepareFactory();
+  tasks = {
+    validation: await someTasks("validation", TASKS / 4),
+    test: await someTasks("test", TASKS / 4),
+  };
 }, INSTALL_MS);
 
 function inputs(lists = join(FACTORY, "tasks/lists.jsonl")): readonly string[] {
-  const values = { model, lists, samples: 1, learning_rate: 0.003 };
+  const values = { model, lists, samples: 1, learning_rate: 0.003, ...tasks };
   return Object.entries(values).flatMap(([name, value]) => ["--set", `${name}=${value}`]);
 }
 
@@ -174,11 +172,10 @@ describe("the model factory", () => {
     async () => {
       const rows = await shuffledRows("numbers");
       await writeFile(join(folder.path, "rows.jsonl"), rows);
-      const tasks = await readFile(join(FACTORY, "tasks/validation.jsonl"), "utf8");
       const { nodes } = factorySchema.parse(parse(await readFile(COMPOSITION, "utf8")));
       const values = {
         model,
-        tasks: `[${tasks.trim().replaceAll("\n", ",")}]`,
+        tasks: tasks.validation,
         rows: join(folder.path, "rows.jsonl"),
         settings: JSON.stringify({ ...nodes.numbers.kwargs.settings, ...TINY }),
       };
