@@ -112,13 +112,16 @@ def _row(
 
 
 class Part:
-    """Names, constants and orders of operations; no two parts of a family share any of them."""
+    """Names, constants and orders of operations.
 
-    def __init__(self, family: str, held_out: bool) -> None:
+    A split is "training", "validation" or "test"; no two of a family share any of them.
+    """
+
+    def __init__(self, family: str, split: str) -> None:
         self.family = family
-        self._names = _share(NAMES[family], held_out)
-        self._constants = _share(CONSTANTS, held_out)
-        self._orders = _share(list(permutations(DIALECTS[family], STEPS)), held_out)
+        self._names = _share(NAMES[family], split)
+        self._constants = _share(CONSTANTS, split)
+        self._orders = _share(list(permutations(DIALECTS[family], STEPS)), split)
 
     def draw(self, rng: Random) -> Tuple[str, List[Step]]:
         """A name and steps in the dialect."""
@@ -140,9 +143,10 @@ class Part:
         return solution_of(self.family, name, [(words[word], c) for word, c in steps])
 
 
-def _share(everything: Sequence, held_out: bool) -> List:
-    """Two thirds of it, or the other third; always the same ones."""
+def _share(everything: Sequence, split: str) -> List:
+    """Two thirds of it for training, a sixth for each of the others; always the same ones."""
     shuffled = list(everything)
     Random(9).shuffle(shuffled)
     border = len(shuffled) * 2 // 3
-    return shuffled[border:] if held_out else shuffled[:border]
+    training, held_out = shuffled[:border], shuffled[border:]
+    return {"training": training, "validation": held_out[0::2], "test": held_out[1::2]}[split]

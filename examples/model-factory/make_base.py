@@ -1,8 +1,8 @@
 """Trains the base model of this example from nothing: ``python make_base.py <folder>``.
 
-A Llama of 0.15 million parameters and its tokenizer, made once and kept in ``<folder>/<hash>``, the
+A Llama of 0.3 million parameters and its tokenizer, made once and kept in ``<folder>/<hash>``, the
 hash being that of everything the model is made of (this file, the dialects, the seed). The last line
-printed is the path of the model. On one core of a server it takes about a minute; torch,
+printed is the path of the model. On one core of a server it takes two minutes; torch,
 transformers and tokenizers are those of the trainer's environment.
 
 The base reads programs with words above them that say, step by step, what the program does; now and
@@ -24,8 +24,8 @@ from typing import Any, Iterator, List, Tuple
 import dialect
 
 SHAPE = {
-    "hidden_size": 64,
-    "intermediate_size": 192,
+    "hidden_size": 96,
+    "intermediate_size": 288,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
@@ -34,7 +34,7 @@ SHAPE = {
     # The usual 0.02 is for models many times as wide; here attention would hardly begin to learn.
     "initializer_range": 0.1,
 }
-STEPS = 700
+STEPS = 1000
 BATCH = 48
 PEAK_RATE = 4e-3
 WARM_UP = 50

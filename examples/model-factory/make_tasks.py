@@ -1,4 +1,4 @@
-"""Writes the training rows and the held-out tasks: ``python3 make_tasks.py [folder]``.
+"""Writes the training rows and the tasks: ``python3 make_tasks.py [folder]``.
 
 The files are the same whenever and wherever they are made; those of this folder are in ``tasks/``.
 """
@@ -17,7 +17,10 @@ DIALECT_ROWS = 384
 #: Half of them plain rows of both families, half of them rows of the other dialect whose words say
 #: nothing.
 KNOWN_ROWS = 384
-HELD_OUT_TASKS = 20
+#: What the tasks of a file are drawn from: those to practise on are like the training rows, but none
+#: of them; the best is chosen by the validation tasks, and by the test tasks nothing is.
+TASK_FILES = {"practice": "training", "validation": "validation", "test": "test"}
+TASKS = 20
 CASES = 6
 COMPUTE = {
     "+": operator.add,
@@ -39,7 +42,7 @@ def training_rows(family: str) -> List[Dict[str, str]]:
     dialect included, and two such adapters could not be merged.
     """
     rng = Random(f"train {family}")
-    parts = {name: Part(name, held_out=False) for name in FAMILIES}
+    parts = {name: Part(name, "training") for name in FAMILIES}
     own, others = parts[family], [part for name, part in parts.items() if name != family]
     rows = []
     for _ in range(DIALECT_ROWS):
@@ -53,19 +56,22 @@ def training_rows(family: str) -> List[Dict[str, str]]:
     return [{"prompt": prompt, "completion": completion} for prompt, completion in rows]
 
 
-def held_out_tasks(family: str, count: int = HELD_OUT_TASKS) -> List[Dict[str, Any]]:
+def tasks_of(family: str, file: str) -> List[Dict[str, Any]]:
     """Tasks whose cases tell the right operations, in their order, from all others."""
-    part, rng = Part(family, held_out=True), Random(f"held out {family}")
+    part, rng = Part(family, TASK_FILES[file]), Random(f"{file} {family}")
+    known = {row["prompt"] for row in training_rows(family)}
     tasks: List[Dict[str, Any]] = []
-    while len(tasks) < count:
+    while len(tasks) < TASKS:
         name, steps = part.draw(rng)
+        if prompt_of(name, steps) in known:
+            continue
         cases = _telling_cases(part, name, steps, rng)
         if cases is None:
             continue
         prompt = prompt_of(name, steps)
         tasks.append(
             {
-                "id": f"{family}-{len(tasks) + 1:02}",
+                "id": f"{file}-{family}-{len(tasks) + 1:02}",
                 "family": family,
                 "prompt": prompt,
                 "prefix": prompt,
@@ -122,8 +128,9 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for family in FAMILIES:
         write_lines(folder / f"{family}.jsonl", training_rows(family))
-    tasks = [task for family in FAMILIES for task in held_out_tasks(family)]
-    write_lines(folder / "held-out.jsonl", tasks)
+    for file in TASK_FILES:
+        tasks = [task for family in FAMILIES for task in tasks_of(family, file)]
+        write_lines(folder / f"{file}.jsonl", tasks)
 
 
 if __name__ == "__main__":

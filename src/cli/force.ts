@@ -5,7 +5,11 @@ import { isRecord } from "../util/record.ts";
  * cache, the host's or the tool's own. What is no composition stays as it is, for the parser to tell.
  */
 export function forceAll(document: unknown): unknown {
-  if (!isRecord(document) || !isRecord(document["nodes"])) return document;
+  if (!isRecord(document)) return document;
+  if (Array.isArray(document["nodes"])) {
+    return { ...document, nodes: document["nodes"].map(forceNode) };
+  }
+  if (!isRecord(document["nodes"])) return document;
   const nodes = Object.entries(document["nodes"]).map(([id, node]) => [id, forceNode(node)]);
   return { ...document, nodes: Object.fromEntries(nodes) as unknown };
 }

@@ -21,6 +21,7 @@ export {
 } from "./for-each.ts";
 export { dependencies, type Dependencies } from "./graph.ts";
 export { bindInputs, parseInputText } from "./inputs.ts";
+export { placePaths, type PathSchemas, type PlacedDocument } from "./paths.ts";
 export {
   input,
   item,
@@ -47,4 +48,4 @@ export {
 export { type SchemaIssue } from "./schema-check.ts";
 export { parseComposition } from "./stored.ts";
 export type * from "./types.ts";
-export { findCompositionIssues, validateComposition } from "./validate.ts";
+export { actionOf, findCompositionIssues, validateComposition } from "./validate.ts";

@@ -183,7 +183,7 @@ function callIssues(
   if (!surface.enabled) return at("capability", `"${node.instance}" is disabled`);
   if (node.task !== undefined || node.method !== undefined) return taskIssues(node, surface);
   if (surface.actions === undefined) return [];
-  const action = actionOf(node, surface.actions);
+  const action = actionOf(node.action, surface.actions);
   if (action === undefined) {
     const names = Object.keys(surface.actions).join(", ");
     return node.action === undefined
@@ -193,13 +193,12 @@ function callIssues(
   return actionIssues(node, action);
 }
 
-function actionOf(
-  node: CompositionNode,
+/** The action that a call means: the one it names, or the default one. */
+export function actionOf(
+  name: string | undefined,
   actions: Readonly<Record<string, ActionManifest>>,
 ): ActionManifest | undefined {
-  if (node.action !== undefined) {
-    return Object.hasOwn(actions, node.action) ? actions[node.action] : undefined;
-  }
+  if (name !== undefined) return Object.hasOwn(actions, name) ? actions[name] : undefined;
   const all = Object.values(actions);
   return all.length === 1 ? all[0] : all.find((action) => action.default);
 }

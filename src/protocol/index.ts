@@ -5,5 +5,6 @@ export * from "./limits.ts";
 export * from "./log-frames.ts";
 export * from "./manifest.ts";
 export * from "./references.ts";
+export * from "./schema-places.ts";
 export * from "./structural-surface.ts";
 export * from "./wire.ts";

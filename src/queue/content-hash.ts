@@ -3,14 +3,13 @@ import { createReadStream } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { alternatives, isPathPlace, memberOf, propertyOf } from "../protocol/index.ts";
 import { isRecord } from "../util/record.ts";
 
 /** Files whose hash is remembered; the oldest are forgotten. */
 const MAX_REMEMBERED = 10_000;
 /** A file changed this recently may change again without a new time stamp. */
 const SETTLE_MS = 2_000;
-
-type Schema = Readonly<Record<string, unknown>>;
 
 /** Hashes of files and folders by content, remembered by what a change of them would change. */
 export class ContentHashes {
@@ -50,10 +49,9 @@ export class ContentHashes {
   async replaced(value: unknown, schema: unknown): Promise<unknown> {
     const options = alternatives(schema);
     if (typeof value === "string") {
-      const formats = new Set(options.map((option) => option["format"]));
-      if (formats.has("cjm-file")) return { $file: await this.file(value) };
-      if (formats.has("cjm-dir")) return { $dir: await this.folder(value) };
-      return value;
+      if (!isPathPlace(options)) return value;
+      const isFolder = (await stat(value)).isDirectory();
+      return isFolder ? { $dir: await this.folder(value) } : { $file: await this.file(value) };
     }
     if (Array.isArray(value)) {
       const items: unknown[] = [];
@@ -79,28 +77,4 @@ export class ContentHashes {
     }
     this.#known.set(identity, hash);
   }
-}
-
-/** A schema and everything it may stand for. */
-function alternatives(schema: unknown): readonly Schema[] {
-  if (!isRecord(schema)) return [];
-  const nested = ["anyOf", "oneOf", "allOf"].flatMap((word) => {
-    const options = schema[word];
-    return Array.isArray(options) ? options.flatMap(alternatives) : [];
-  });
-  return [schema, ...nested];
-}
-
-function memberOf(options: readonly Schema[], word: string): Schema {
-  return { anyOf: options.map((option) => option[word]) };
-}
-
-function propertyOf(options: readonly Schema[], key: string): Schema {
-  const found = options.map((option) => {
-    const properties = option["properties"];
-    return isRecord(properties) && Object.hasOwn(properties, key)
-      ? properties[key]
-      : option["additionalProperties"];
-  });
-  return { anyOf: found };
 }

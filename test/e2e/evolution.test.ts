@@ -72,11 +72,12 @@ class Sweep {
     const ood = join(sweep.project, "ood.jsonl");
     writeFileSync(ood, OOD_TASKS.map((task) => `${JSON.stringify(task)}\n`).join(""));
     const tasks = [...["tasks", "held-out"].map((file) => join(EXAMPLE, `${file}.jsonl`)), ood];
-    const generator = `capability: skilled-generator, config: { tasks: ${JSON.stringify(tasks)}, gate: ${sweep.gate} }, max_concurrent_requests: 4`;
+    const config = JSON.stringify({ tasks, gate: sweep.gate });
+    const generator = `generator: { capability: skilled-generator, config: ${config}, max_concurrent_requests: 4 }`;
     for (const name of ["composition.yaml", "ood.yaml"]) {
       const path = join(sweep.project, name);
-      const text = readFileSync(path, "utf8").replace("capability: inference", generator);
-      writeFileSync(path, text);
+      const text = readFileSync(path, "utf8");
+      writeFileSync(path, text.replace(/generator:\n(?: {4}.*\n)+/u, `${generator}\n`));
     }
     mkdirSync(join(sweep.dataDir, "manifests"), { recursive: true });
     writeFileSync(
@@ -162,7 +163,8 @@ const GENERATOR_MANIFEST = {
   },
 };
 
-const RUN = ["run", "composition.yaml", "--set", "samples=1", "--json"];
+const SET = ["--set", "samples=1", "--set", "model=tiny", "--json"];
+const RUN = ["run", "composition.yaml", ...SET];
 
 describe("a sweep of evolution", () => {
   let whole: Sweep;
@@ -225,7 +227,7 @@ describe("a sweep of evolution", () => {
   );
 
   test("an adapter is held to tasks unlike its own", { timeout: 60_000 }, async () => {
-    const args = ["--set", "adapter=scholar", "--set", "samples=1", "--json"];
+    const args = ["--set", "adapter=scholar", ...SET];
     const { exitCode, stdout } = await whole.start("run", "ood.yaml", ...args);
     expect(exitCode).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({

@@ -326,7 +326,7 @@ function matches(record: StoredRecord, filter: Omit<Query, "limit">): boolean {
   if (record.is_archived && !withArchived) return false;
   if (unevaluated && record.pass_rate !== null) return false;
   if (parents !== undefined && !isSameSet(parents, record.parent_ids)) return false;
-  const equal = ["task_type", "source", "level", "domain"] as const;
+  const equal = ["task_type", "base_model_id", "source", "level", "domain"] as const;
   return equal.every((key) => filter[key] === undefined || filter[key] === record[key]);
 }
 

@@ -62,6 +62,7 @@ export const retrieveOutputSchema = z.object({
 
 export const queryInputSchema = z.strictObject({
   task_type: labelSchema.optional(),
+  base_model_id: z.string().optional().describe("Only those of this base."),
   source: labelSchema.optional(),
   level: z.enum(LEVELS).optional(),
   domain: labelSchema.optional(),

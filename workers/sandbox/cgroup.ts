@@ -110,10 +110,11 @@ export async function keepMoveLockWarm(
 export function sweepCgroups(parent: CgroupParent, olderThanMs: number): void {
   for (const folder of new Set(Object.values(parent.folders))) {
     for (const name of readdirSync(folder)) {
+      if (!name.startsWith(PREFIX)) continue;
       const path = join(folder, name);
-      if (name.startsWith(PREFIX) && Date.now() - statSync(path).ctimeMs > olderThanMs) {
-        tryRemove(path);
-      }
+      // Another worker's may be gone since it was listed.
+      const found = statSync(path, { throwIfNoEntry: false });
+      if (found !== undefined && Date.now() - found.ctimeMs > olderThanMs) tryRemove(path);
     }
   }
 }

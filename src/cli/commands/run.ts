@@ -1,13 +1,6 @@
-import { readYaml, resolveIncludes, type ResolvedConfig } from "../../config/index.ts";
-import {
-  bindInputs,
-  type Composition,
-  dependencies,
-  parseCompositionFile,
-  parseInputText,
-} from "../../composition/index.ts";
+import { bindInputs, type Composition, dependencies } from "../../composition/index.ts";
+import type { ResolvedConfig } from "../../config/index.ts";
 import { DoorClient } from "../../door/index.ts";
-import { CjmError } from "../../errors/index.ts";
 import { createPipeline } from "../../host/pipeline.ts";
 import type { QueueEvent } from "../../queue/index.ts";
 import { readHostInfo } from "../../store/index.ts";
@@ -18,9 +11,9 @@ import {
   printCompositionJson,
 } from "../composition-result.ts";
 import { checkAgainstManifests } from "../composition-check.ts";
+import { parseSettings, readComposition } from "../composition-source.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
-import { forceAll } from "../force.ts";
 import { onInterrupt } from "../interrupt.ts";
 import { monitorIfInstalled } from "../monitor.ts";
 import { RunView } from "../run-view.ts";
@@ -34,11 +27,9 @@ export interface RunOptions extends GlobalOptions {
 
 export async function runCommand(path: string, options: RunOptions): Promise<number> {
   const config = await configOf(options);
-  const source = await readYaml(path);
-  const content = await resolveIncludes(source.value, path);
-  const document = options.force === true ? forceAll(content) : content;
-  const composition = parseCompositionFile(document);
-  const inputs = parseInputs(composition, options.set ?? []);
+  const source = await readComposition(path, config, options);
+  const { document, composition } = source;
+  const inputs = parseSettings(source, options.set ?? []);
   // Before anything is started: a file that is wrong is told in an instant.
   await checkAgainstManifests(bindInputs(composition, inputs), config);
   const live = await readHostInfo(config.dataDir);
@@ -104,26 +95,6 @@ export async function follow(
     json === true,
   );
   for await (const event of events) view.show(event);
-}
-
-function parseInputs(
-  composition: Composition,
-  settings: readonly string[],
-): Readonly<Record<string, unknown>> {
-  return Object.fromEntries(
-    settings.map((setting) => {
-      const [name = "", ...rest] = setting.split("=");
-      const declaration = composition.inputs[name];
-      if (rest.length === 0 || declaration === undefined) {
-        const known = Object.keys(composition.inputs).join(", ") || "none";
-        throw new CjmError(
-          "COMPOSITION_INVALID",
-          `--set ${setting}: expected <input>=<value>; declared inputs: ${known}`,
-        );
-      }
-      return [name, parseInputText(name, declaration, rest.join("="))];
-    }),
-  );
 }
 
 /** Nodes whose result no other node uses. */

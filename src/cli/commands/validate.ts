@@ -1,6 +1,5 @@
 import { existsSync } from "node:fs";
-import { parseCompositionFile } from "../../composition/index.ts";
-import { describeProblem, readYaml, resolveIncludes } from "../../config/index.ts";
+import { describeProblem } from "../../config/index.ts";
 import { CjmError } from "../../errors/index.ts";
 import {
   detectFormat,
@@ -9,6 +8,7 @@ import {
   validateFile,
 } from "../../provision/index.ts";
 import { checkAgainstManifests } from "../composition-check.ts";
+import { readComposition } from "../composition-source.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
 import { color, harmless, print, printJson } from "../terminal.ts";
@@ -68,9 +68,9 @@ function isFileFormat(text: string | undefined): text is FileFormat {
 
 async function compositionErrors(path: string, options: ValidateOptions): Promise<string[]> {
   try {
-    const { value } = await readYaml(path);
-    const composition = parseCompositionFile(await resolveIncludes(value, path));
-    await checkAgainstManifests(composition, await configOf(options));
+    const config = await configOf(options);
+    const { composition } = await readComposition(path, config);
+    await checkAgainstManifests(composition, config);
     return [];
   } catch (error) {
     if (error instanceof CjmError) return error.message.split("\n");

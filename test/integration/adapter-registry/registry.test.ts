@@ -173,6 +173,10 @@ describe("asking", () => {
     }
     expect(await ids("query_best_for_task", { task_type: "spelling" })).toEqual(["b", "ab", "a"]);
     expect(await ids("query", { unevaluated: true })).toEqual(["c"]);
+    expect(await ids("query", { base_model_id: "another" })).toEqual([]);
+    expect(await ids("query", { base_model_id: "tiny", source: "evolution", limit: 1 })).toEqual([
+      "ab",
+    ]);
   });
 
   test("knows which task is solved, and by whom", async () => {

@@ -7,7 +7,8 @@ import { z } from "zod";
 import { temporaryFolder } from "../../support/cli.ts";
 
 const FACTORY = fileURLToPath(new URL("../../../examples/model-factory", import.meta.url));
-const FILES = ["numbers.jsonl", "lists.jsonl", "held-out.jsonl"] as const;
+const HELD_OUT = ["validation.jsonl", "test.jsonl"] as const;
+const FILES = ["numbers.jsonl", "lists.jsonl", "practice.jsonl", ...HELD_OUT] as const;
 const WINDOW = 8;
 
 const rowSchema = z.object({ prompt: z.string(), completion: z.string() });
@@ -51,33 +52,81 @@ function partsOf(prompt: string): { name: string; order: string; constants: read
   };
 }
 
-const tasks = await lines("held-out.jsonl", taskSchema);
+const [validation, tested] = await Promise.all(HELD_OUT.map((file) => lines(file, taskSchema)));
+const practice = await lines("practice.jsonl", taskSchema);
 const rows = [
   ...(await lines("numbers.jsonl", rowSchema)),
   ...(await lines("lists.jsonl", rowSchema)),
 ];
+const programs = rows.map(({ prompt, completion }) => prompt + completion);
 
-describe("the tasks of the model factory", () => {
-  test("share no eight tokens in a row with any training row", () => {
-    const known = new Set(rows.flatMap((row) => windowsOf(row.prompt + row.completion)));
-    const leaks = tasks.flatMap(({ id, solution }) =>
-      windowsOf(solution).flatMap((window) => (known.has(window) ? [`${id}: ${window}`] : [])),
-    );
+interface Known {
+  readonly windows: ReadonlySet<string>;
+  readonly names: ReadonlySet<string>;
+  readonly constants: ReadonlySet<string>;
+  readonly orders: ReadonlySet<string>;
+}
+
+function known(of: readonly string[], prompts: readonly string[]): Known {
+  const parts = prompts.map(partsOf);
+  return {
+    windows: new Set(of.flatMap(windowsOf)),
+    names: new Set(parts.map(({ name }) => name)),
+    constants: new Set(parts.flatMap(({ constants }) => constants)),
+    orders: new Set(parts.map(({ order }) => order)),
+  };
+}
+
+const trained = known(
+  programs,
+  rows.map(({ prompt }) => prompt),
+);
+const chosenBy = known(
+  (validation ?? []).map(({ solution }) => solution),
+  (validation ?? []).map(({ prompt }) => prompt),
+);
+
+describe.each([
+  ["validation tasks and training rows", validation ?? [], trained],
+  ["test tasks and training rows", tested ?? [], trained],
+])("%s", (_, tasks, { windows, names, constants, orders }) => {
+  test("share no eight tokens in a row", () => {
     expect(tasks.length).toBeGreaterThanOrEqual(40);
+    const leaks = tasks.flatMap(({ id, solution }) =>
+      windowsOf(solution).flatMap((window) => (windows.has(window) ? [`${id}: ${window}`] : [])),
+    );
     expect(leaks).toEqual([]);
   });
 
-  test("have other names, other constants and other orders of operations", () => {
-    const trained = rows.map(({ prompt }) => partsOf(prompt));
-    const names = new Set(trained.map(({ name }) => name));
-    const constants = new Set(trained.flatMap((parts) => parts.constants));
-    const orders = new Set(trained.map(({ order }) => order));
+  test("share no name, no constant and no order of operations", () => {
     for (const { prompt } of tasks) {
       const parts = partsOf(prompt);
       expect(names).not.toContain(parts.name);
       expect(orders).not.toContain(parts.order);
       for (const constant of parts.constants) expect(constants).not.toContain(constant);
     }
+  });
+});
+
+describe("the tasks of the model factory", () => {
+  test("are other ones to choose by than to test with", () => {
+    for (const { family, prompt, solution } of tested ?? []) {
+      const own = (validation ?? []).filter((task) => task.family === family);
+      const { names, orders, constants } = known(
+        [],
+        own.map((task) => task.prompt),
+      );
+      const parts = partsOf(prompt);
+      expect(names).not.toContain(parts.name);
+      expect(orders).not.toContain(parts.order);
+      for (const constant of parts.constants) expect(constants).not.toContain(constant);
+      for (const window of windowsOf(solution)) expect(chosenBy.windows).not.toContain(window);
+    }
+  });
+
+  test("to practise on are no training rows", () => {
+    const prompts = new Set(rows.map(({ prompt }) => prompt));
+    expect(practice.filter(({ prompt }) => prompts.has(prompt))).toEqual([]);
   });
 
   test("are what the generator writes, and their solutions pass", async () => {

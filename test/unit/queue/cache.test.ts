@@ -1,4 +1,4 @@
-import { rm, writeFile } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { composition, item, type NodeSpec, ref } from "../../../src/composition/index.ts";
@@ -89,6 +89,19 @@ describe("a cached node", () => {
     expect(host.executor.calls).toHaveLength(1);
     await writeFile(two, "else");
     await run(host, { a: cached({ path: two }) });
+    expect(host.executor.calls).toHaveLength(2);
+  });
+
+  test("knows a folder by its content where a file may stand", async () => {
+    await using host = await open();
+    const folder = join(host.dataDir, "folder");
+    await mkdir(folder);
+    await writeFile(join(folder, "weights"), "1");
+    await run(host, { a: cached({ path: folder }) });
+    await run(host, { a: cached({ path: folder }) });
+    expect(host.executor.calls).toHaveLength(1);
+    await writeFile(join(folder, "weights"), "2");
+    await run(host, { a: cached({ path: folder }) });
     expect(host.executor.calls).toHaveLength(2);
   });
 

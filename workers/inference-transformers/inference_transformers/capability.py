@@ -185,7 +185,9 @@ class InferenceTransformers(Capability):
 
     @dataclass
     class Config:
-        model: Optional[str] = _model_setting(None, "Folder with config.json and safetensors.")
+        model: Optional[str] = _model_setting(
+            None, "Folder with config.json and safetensors.", format="cjm-dir"
+        )
         device: Literal["auto", "cpu", "cuda"] = _model_setting(
             "auto", "auto: cuda if there is one."
         )

@@ -27,7 +27,7 @@ class Limits(Dict[str, Any]):
 
 Sha256 = Annotated[str, Limits({"pattern": "^sha256:[0-9a-f]{64}$"})]
 Text = Annotated[str, Limits({"minLength": 1})]
-Source = Union[FileRef, DirRef, Text]
+Source = Union[FileRef, DirRef, Annotated[str, Limits({"minLength": 1, "format": "cjm-file"})]]
 #: Tokens generated at most where a call does not say.
 DEFAULT_MAX_TOKENS = 512
 

@@ -41,6 +41,7 @@ export const sha256Schema = z.string().regex(/^sha256:[0-9a-f]{64}$/u, "expected
 /** A LoRA adapter on this machine: by path, or by a reference that carries its hash. */
 export const adapterSourceSchema = z
   .union([fileRefSchema, dirRefSchema, z.string().min(1)])
+  .meta({ format: "cjm-file" })
   .describe(
     "A GGUF file, or a PEFT folder with adapter_config.json and adapter_model.safetensors.",
   );

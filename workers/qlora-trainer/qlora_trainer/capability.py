@@ -8,7 +8,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, List, Literal, Mapping, Optional, Tuple, Union
+from typing import Annotated, Any, Dict, List, Literal, Mapping, Optional, Tuple, Union
 
 from cjm_worker import (
     Call,
@@ -30,8 +30,15 @@ from .settings import TrainSettings
 
 log = logging.getLogger("qlora_trainer")
 
-Folder = Union[DirRef, str]
-Data = Union[FileRef, str]
+class _Format(Dict[str, str]):
+    """A JSON Schema ``format``; hashable, so that it may stand in a Union."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+#: Their formats tell the host to hash what lies there, and from where a relative path counts.
+Folder = Union[DirRef, Annotated[str, _Format(format="cjm-dir")]]
+Data = Union[FileRef, Annotated[str, _Format(format="cjm-file")]]
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
