@@ -10,7 +10,7 @@ import { dataDir, INSTALL_MS } from "../ml/support/environment.ts";
 import { FACTORY, prepareFactory, someTasks } from "../ml/support/factory.ts";
 import { runCli, startCli } from "../support/cli.ts";
 import { journalOf, terminalJobs } from "../support/crash-oracle.ts";
-import { CHAOS_SEED, report, shareOfTime } from "./support/long-form.ts";
+import { CHAOS_SEED, report, timeOf } from "./support/long-form.ts";
 import { below, pick, randomFrom } from "./support/random.ts";
 
 /** Enough that a training is interrupted between checkpoints, of which there is one each 20 steps. */
@@ -207,7 +207,7 @@ test(
   { timeout: 3_600_000 },
   async () => {
     const random = randomFrom(CHAOS_SEED);
-    const endsAt = performance.now() + shareOfTime(0.5);
+    const endsAt = performance.now() + timeOf("model-factory");
     const whole = await newFactory();
     const expected = comparable(doneSchema.parse((await live(whole)).printed));
     const undisturbed = await journalOf(whole);

@@ -4,6 +4,7 @@ export const PLAN = {
   orphans: { share: 0.25, does: "1,000 kills, two hosts at a time" },
   faults: { share: 0.1, does: "faults at commits of the queue's reference work" },
   "install-all": { share: 0.06, does: "up to 50 killed installations" },
+  "model-factory": { share: 0.1, does: "kills of the factory; installs its environments first" },
   "queue-crash": { share: 0.05, does: "up to 200 kills of the reference work" },
 } as const;
 
