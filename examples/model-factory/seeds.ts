@@ -94,7 +94,7 @@ function isBetter(of: SeedResult): boolean {
 }
 
 function line(head: string, cells: readonly string[]): string {
-  return head.padEnd(20) + cells.map((cell) => cell.padStart(10)).join("");
+  return head.padEnd(20) + cells.map((cell) => cell.padStart(13)).join("");
 }
 
 function print(results: readonly SeedResult[]): void {
