@@ -68,6 +68,8 @@ interface Life {
 /** A moment: so long after the first thing that is journaled of a node in this life. */
 interface Kill {
   readonly node: string;
+  /** Not the first thing, but the first of these. */
+  readonly event?: string;
   readonly afterMs: number;
 }
 
@@ -79,8 +81,7 @@ async function live(folder: string, kill?: Kill): Promise<Life> {
   const over = new AbortController();
   let family: ReturnType<typeof identify>[] = [];
   const killing = (async () => {
-    if (kill === undefined || !(await begins(folder, { node: kill.node, known }, over.signal)))
-      return;
+    if (kill === undefined || !(await begins(folder, { kill, known }, over.signal))) return;
     await pause(kill.afterMs, undefined, { signal: over.signal }).catch(() => {});
     if (over.signal.aborted) return;
     family = processTree(host.pid ?? 0).map((pid) => identify(pid));
@@ -108,12 +109,14 @@ async function begunAt(folder: string): Promise<{ length: number; isBegun: boole
 /** Waits for a row about a node behind those that are known; false where the host ends before. */
 async function begins(
   folder: string,
-  { node, known }: { readonly node: string; readonly known: number },
+  { kill: { node, event }, known }: { readonly kill: Kill; readonly known: number },
   over: AbortSignal,
 ): Promise<boolean> {
   while (!over.aborted) {
     const rows = await journalOf(folder).catch(() => []);
-    if (rows.slice(known).some(({ nodeId }) => nodeId === node)) return true;
+    const isIt = ({ nodeId, eventType }: JournalEvent): boolean =>
+      nodeId === node && (event === undefined || eventType === event);
+    if (rows.slice(known).some(isIt)) return true;
     await pause(100);
   }
   return false;
@@ -188,7 +191,7 @@ function trainingProblems(node: string, rows: readonly JournalEvent[]): string[]
   return problems;
 }
 
-/** A random moment of a random node that is not over yet; half of the time of a training. */
+/** A random moment of a random node that is not over yet; half of the time behind a checkpoint. */
 async function nextKill(
   folder: string,
   phases: ReadonlyMap<string, { readonly ms: number; readonly rows: number }>,
@@ -197,8 +200,11 @@ async function nextKill(
   const seen = phasesOf(await journalOf(folder).catch(() => []));
   const left = [...phases].filter(([node, { rows }]) => (seen.get(node)?.rows ?? 0) < rows);
   const trainings = left.filter(([node]) => TRAININGS.includes(node));
-  const isTraining = random() < 0.5 && trainings.length > 0;
-  const [node, { ms }] = pick(random, isTraining ? trainings : left);
+  if (random() < 0.5 && trainings.length > 0) {
+    const [node] = pick(random, trainings);
+    return { node, event: "checkpoint_saved", afterMs: Math.round(random() * 2_000) };
+  }
+  const [node, { ms }] = pick(random, left);
   return { node, afterMs: Math.round(random() * ms) };
 }
 
