@@ -67,8 +67,11 @@ def _complete_config(prepared: Prepared, file: Path) -> None:
 
 
 def make_card(training: Training, weights_sha256: str) -> Dict[str, Any]:
-    """Everything needed to judge or repeat a run; no path of this machine but the base's name."""
-    prepared, state, pace = training.prepared, training.state, training.pace
+    """
+    Everything needed to judge or repeat a run; no path of this machine but the base's name, and no
+    time it took: equal runs make equal folders, which a registry knows by their content.
+    """
+    prepared, state = training.prepared, training.state
     losses: List[float] = training.losses()
     return {
         "weights_sha256": weights_sha256,
@@ -84,7 +87,6 @@ def make_card(training: Training, weights_sha256: str) -> Dict[str, Any]:
         "eval_loss": state.eval_loss,
         "eval_accuracy": state.eval_accuracy,
         "stopped_early": state.stopped_early,
-        "supervised_tokens_per_second": round(pace.rate(pace.supervised), 1),
         "device": prepared.device,
         "versions": versions(),
     }
