@@ -204,6 +204,8 @@ export class FakeExecutor implements Executor {
     slot.gpuUuid = call.gpuUuid;
     this.#change(call.instanceId, slot, "loading");
     await this.onLoad(call.instanceId);
+    // Two first calls load one worker.
+    if (slot.session !== null) return slot.session;
     if (signal.aborted) {
       this.#change(call.instanceId, slot, "absent");
       throw new CjmError("CAPABILITY_CANCELLED", "Cancelled before the call was sent");
