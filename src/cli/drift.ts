@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { DiscoveredManifest } from "../config/index.ts";
-import { openJournalReader } from "../store/index.ts";
+import { newestStarts } from "../store/index.ts";
 
 /** Starts looked through, newest first; a capability that was not among them is not known. */
 const STARTS = 1_000;
@@ -14,13 +14,7 @@ export async function recordedDrift(
   dataDir: string,
   manifests: Iterable<DiscoveredManifest>,
 ): Promise<ReadonlyMap<string, string[]>> {
-  await using journal = await openJournalReader(join(dataDir, "journal.db"));
-  if (journal === undefined) return new Map();
-  const starts = await journal.queryJournal({
-    eventType: "worker_ready",
-    descending: true,
-    limit: STARTS,
-  });
+  const starts = await newestStarts(join(dataDir, "journal.db"), STARTS);
   const drift = new Map<string, string[]>();
   for (const { name, path } of manifests) {
     const newest = starts.find(({ capabilityName }) => capabilityName === name);

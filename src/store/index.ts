@@ -19,6 +19,7 @@ export type { DiagnosticsStoreOptions } from "./diagnostics-store.ts";
 export { acquireHostLock, readHostInfo } from "./host-lock.ts";
 export type { HostInfo, HostLock } from "./host-lock.ts";
 export { openJournalDatabase, openJournalReader } from "./journal-database.ts";
+export { newestStarts } from "./newest-starts.ts";
 export type { JournalDatabase, JournalDatabaseOptions } from "./journal-database.ts";
 export type * from "./port.ts";
 export type * from "./records.ts";

@@ -2,14 +2,12 @@ import { existsSync } from "node:fs";
 import { mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import BetterSqlite3, { type Database } from "better-sqlite3";
-import { Kysely, SqliteDialect } from "kysely";
-import { Migrator, type Migration } from "kysely/migration";
 import { CjmError } from "../errors/index.ts";
-import { initial } from "./migrations/0001-initial.ts";
 import { nameOpenFault } from "./sqlite-fault.ts";
 
-/** Static on purpose: a compiled build has no folder of migrations to scan. */
-const MIGRATIONS: Readonly<Record<string, Migration>> = { "0001-initial": initial };
+/** In their order. Their code is loaded when there is something to migrate. */
+const MIGRATIONS = ["0001-initial"] as const;
+export type MigrationName = (typeof MIGRATIONS)[number];
 
 /** Marks the file as ours, so that some other program's database is not taken for a journal. */
 const APPLICATION_ID = 0x43_4a_4d_31;
@@ -114,7 +112,8 @@ function checkSchema(sqlite: Database, path: string): "current" | "older" {
     .prepare<[], string>("select name from kysely_migration order by name")
     .pluck()
     .all();
-  const unknown = applied.filter((name) => !Object.hasOwn(MIGRATIONS, name));
+  const known = new Set<string>(MIGRATIONS);
+  const unknown = applied.filter((name) => !known.has(name));
   if (unknown.length > 0) {
     throw new CjmError(
       "DATABASE_NEWER",
@@ -122,17 +121,12 @@ function checkSchema(sqlite: Database, path: string): "current" | "older" {
       { details: { path, unknown } },
     );
   }
-  return applied.length === Object.keys(MIGRATIONS).length ? "current" : "older";
+  return applied.length === MIGRATIONS.length ? "current" : "older";
 }
 
 async function migrate(sqlite: Database): Promise<void> {
-  const migrator = new Migrator({
-    db: new Kysely<unknown>({ dialect: new SqliteDialect({ database: sqlite }) }),
-    provider: { getMigrations: () => Promise.resolve(MIGRATIONS) },
-  });
-  const { error } = await migrator.migrateToLatest();
-  if (error instanceof Error) throw error;
-  if (error !== undefined) throw new Error("A migration failed", { cause: error });
+  const { migrateToLatest } = await import("./migrate.ts");
+  await migrateToLatest(sqlite);
 }
 
 /** Reads the root page of every table and index: damage is found here and not in mid-run. */
