@@ -8,6 +8,7 @@ import { runCommand } from "../run-command.ts";
 const run = promisify(execFile);
 /** The first pip that can install into another environment. */
 const OLDEST_LENDING_PIP = "22.3";
+const ASK_MS = 30_000;
 
 /** `python -m venv` and pip, with the user's own pip configuration. */
 export const venvKind: EnvironmentKind = {
@@ -44,7 +45,9 @@ function lentPip(executable: string, folder: string): readonly string[] {
 
 async function canLendPip(executable: string, env: NodeJS.ProcessEnv): Promise<boolean> {
   try {
-    const { stdout } = await run(executable, ["-c", "import pip; print(pip.__version__)"], { env });
+    // Isolated: a `pip.py` in the working directory is not meant.
+    const ask = ["-I", "-c", "import pip; print(pip.__version__)"];
+    const { stdout } = await run(executable, ask, { env, timeout: ASK_MS });
     return stdout.trim().localeCompare(OLDEST_LENDING_PIP, undefined, { numeric: true }) >= 0;
   } catch {
     return false;
