@@ -25,6 +25,8 @@ const TABLES = [
   )`,
   sql`create index journal_job on journal (job_id) where job_id is not null`,
   sql`create index journal_composition on journal (composition_id) where composition_id is not null`,
+  // Few rows, which a short command looks for in a journal of any length.
+  sql`create index journal_start on journal (seq) where event_type = 'worker_ready'`,
   sql`create trigger journal_no_update before update on journal
     begin select raise(abort, 'the journal is append-only'); end`,
   sql`create trigger journal_no_delete before delete on journal
