@@ -83,6 +83,9 @@ export class Jail implements AsyncDisposable {
     const streams = { stdin: stdin.readFd, stdout: out.writeFd, stderr: err.writeFd };
     try {
       this.#child = spawnJail(engine, policy, streams);
+    } catch (error) {
+      closeSync(stdin.writeFd);
+      throw error;
     } finally {
       closeAll(Object.values(streams));
     }
@@ -103,12 +106,14 @@ export class Jail implements AsyncDisposable {
     signal.throwIfAborted();
     const { cgroups } = engine;
     const cgroup = cgroups === null ? undefined : makeCgroup(cgroups, policy);
-    const jail = new Jail(engine, policy, cgroup);
+    let jail: Jail | undefined;
     try {
+      jail = new Jail(engine, policy, cgroup);
       await jail.#becomeReady(signal);
       return jail;
     } catch (error) {
-      await jail[Symbol.asyncDispose]();
+      if (jail === undefined) cgroup?.remove();
+      else await jail[Symbol.asyncDispose]();
       throw error;
     }
   }
