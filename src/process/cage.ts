@@ -9,8 +9,11 @@ import { cgroupPlace } from "./cgroup.ts";
 const INIT_SCRIPT =
   'trap : TERM INT HUP; "$@" & while :; do wait $!; r=$?; kill -0 $! 2>/dev/null || exit $r; done';
 
+/** A parent that died before its death could be waited for is never told of: `$0` is its pid. */
+const UNLESS_ORPHANED = '[ "$PPID" -eq "$0" ] && exec "$@"';
+
 /**
- * The command that runs `command` in a cage.
+ * The command that runs `command` in a cage, for this process to start.
  *
  * `pidns`: a PID namespace that the kernel empties when its first process or the host's main
  * thread dies. `group`: only the process group that the spawn makes. (A control group is made for each
@@ -20,8 +23,9 @@ export function cagedCommand(cage: Cage, command: readonly string[]): readonly s
   if (cage !== "pidns") return command;
   const asUser = process.getuid?.() === 0 ? [] : ["--user", "--map-current-user"];
   const die = ["setpriv", "--pdeathsig", "KILL", "--"];
+  const unlessOrphaned = ["sh", "-c", UNLESS_ORPHANED, String(process.pid)];
   const unshare = ["unshare", ...asUser, "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
-  return [...die, ...unshare, "sh", "-c", INIT_SCRIPT, "init", ...command];
+  return [...die, ...unlessOrphaned, ...unshare, "sh", "-c", INIT_SCRIPT, "init", ...command];
 }
 
 export interface CageProbe {

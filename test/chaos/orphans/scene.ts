@@ -27,8 +27,8 @@ export interface KillTally {
   kills: number;
   readonly byMoment: Record<string, number>;
   readonly byCage: Record<string, number>;
-  /** Milliseconds that the descendants of a killed one lived on. */
-  readonly goneMs: number[];
+  /** Milliseconds that the descendants of a killed one lived on, by who was killed and when. */
+  readonly goneMs: Record<string, number[]>;
   /** The same where only the next host ends them, from its start on. */
   readonly foundMs: number[];
 }
@@ -63,6 +63,10 @@ function counted(tally: KillTally, moment: string, cage: SceneCage): void {
   tally.byCage[name] = (tally.byCage[name] ?? 0) + 1;
 }
 
+function lived({ goneMs }: KillTally, whose: string, ms: number): void {
+  (goneMs[whose] ??= []).push(ms);
+}
+
 interface Scene {
   readonly cage: SceneCage;
   readonly moment: Exclude<(typeof MOMENTS)[number], "mid-install">;
@@ -82,7 +86,7 @@ async function killHost(
     await delay(random() * WAIT_MS[moment]);
     counted(tally, `host, ${moment}`, cage);
     const everyone = await host.kill();
-    if (cage === "auto") tally.goneMs.push(await emptied(nest, everyone));
+    if (cage === "auto") lived(tally, `host, ${moment}`, await emptied(nest, everyone));
   }
   // Where the kernel does not end them the next host must, and it must leave nothing itself.
   if (cage !== "auto" || random() < 0.3) await endByNextHost(nest, cage, tally);
@@ -147,7 +151,7 @@ async function killWorker(
   counted(tally, "worker", cage);
   const since = performance.now();
   await nest.ended(tree);
-  tally.goneMs.push(performance.now() - since);
+  lived(tally, "worker", performance.now() - since);
   await host.until("ready", times + 1);
 }
 
@@ -158,5 +162,5 @@ async function killInstaller(nest: Nest, random: () => number, tally: KillTally)
   counted(tally, "mid-install", "auto");
   child.kill("SIGKILL");
   await child;
-  tally.goneMs.push(await emptied(nest, tree));
+  lived(tally, "mid-install", await emptied(nest, tree));
 }
