@@ -9,7 +9,6 @@ import { JournalReader } from "./journal-reader.ts";
 import { rejected } from "./sqlite-fault.ts";
 import type { StagedResult, StorePort, StoreReads, StoreWrite } from "./port.ts";
 import type { JournalEntry, JournalEvent, NewJob } from "./records.ts";
-import type { JournalSchema } from "./tables.ts";
 import { TableWriter, type LooseSchema, type PreparedWrite } from "./table-writer.ts";
 
 export interface JournalDatabaseOptions {
@@ -40,7 +39,7 @@ export async function openJournalDatabase(
   try {
     const reader = await openJournalForReading(path);
     if (reader === undefined) throw new CjmError("DATABASE_CORRUPT", `${path} has disappeared`);
-    return new SqliteJournal(writer, kyselyOf(reader), path, options);
+    return new SqliteJournal(writer, reader, path, options);
   } catch (error) {
     writer.close();
     throw error;
@@ -56,11 +55,7 @@ export async function openJournalReader(
   path: string,
 ): Promise<(StoreReads & AsyncDisposable) | undefined> {
   const sqlite = await openJournalForReading(path);
-  return sqlite === undefined ? undefined : new JournalReader(kyselyOf(sqlite), path);
-}
-
-function kyselyOf(sqlite: Database): Kysely<JournalSchema> {
-  return new Kysely<JournalSchema>({ dialect: new SqliteDialect({ database: sqlite }) });
+  return sqlite === undefined ? undefined : new JournalReader(sqlite, path);
 }
 
 /** What a new job has where its record does not say; the rest is NULL. */
@@ -86,12 +81,7 @@ class SqliteJournal extends JournalReader implements JournalDatabase {
   readonly #commits: GroupCommit;
   readonly #tables: ReturnType<typeof createWriters>;
 
-  constructor(
-    writer: Database,
-    reader: Kysely<JournalSchema>,
-    path: string,
-    options: JournalDatabaseOptions,
-  ) {
+  constructor(writer: Database, reader: Database, path: string, options: JournalDatabaseOptions) {
     super(reader, path);
     this.#sqlite = writer;
     this.#now = options.now ?? (() => new Date());

@@ -1,5 +1,5 @@
-import type { Kysely, SelectQueryBuilder } from "kysely";
-import { sql } from "kysely";
+import type { Database } from "better-sqlite3";
+import { Kysely, type SelectQueryBuilder, sql, SqliteDialect } from "kysely";
 import { CODECS, type TableCodec } from "./codecs.ts";
 import type { CompositionFilter, JobFilter, JournalFilter, StoreReads } from "./port.ts";
 import type {
@@ -22,12 +22,14 @@ interface Runnable {
 
 /** Reads of `journal.db` on a connection of its own, which sees committed rows only. */
 export class JournalReader implements StoreReads, AsyncDisposable {
+  readonly #connection: Database;
   readonly #db: Kysely<JournalSchema>;
   readonly #path: string;
 
-  /** Takes over `db`; `path` is for messages. */
-  constructor(db: Kysely<JournalSchema>, path: string) {
-    this.#db = db;
+  /** Takes over the connection; `path` is for messages. */
+  constructor(connection: Database, path: string) {
+    this.#connection = connection;
+    this.#db = new Kysely({ dialect: new SqliteDialect({ database: connection }) });
     this.#path = path;
   }
 
@@ -197,6 +199,8 @@ export class JournalReader implements StoreReads, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#db.destroy();
+    // Kysely closes only what it has used.
+    this.#connection.close();
   }
 
   async #all<Row>(query: Runnable, codec: TableCodec<Row>): Promise<readonly Row[]> {
