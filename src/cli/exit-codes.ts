@@ -37,6 +37,7 @@ const ENVIRONMENT: ReadonlySet<ErrorCode> = new Set([
   "JOURNAL_UNAVAILABLE",
   "SECRET_MISSING",
   "SETUP_REQUIRED",
+  "STORE_REJECTED",
 ]);
 
 export function exitCodeOf(code: ErrorCode): number {

@@ -42,9 +42,20 @@ function explain(error: unknown): number {
     printError(`${color.red("error")}: ${harmless(error.message)}`);
     return exitCodeOf(error.code);
   }
+  if (isOfTheMachine(error)) {
+    printError(`${color.red("error")}: ${harmless(error.message)}`);
+    return EXIT.environment;
+  }
   // A bug of ours: here a stack helps whoever reports it.
   printError(error instanceof Error ? (error.stack ?? error.message) : String(error));
   return EXIT.failed;
+}
+
+const MACHINE = new Set("EACCES EDQUOT EIO EMFILE ENFILE ENOMEM ENOSPC EPERM EROFS".split(" "));
+
+/** What the system refuses us for its own reasons: no room, no right, a disk that is read-only. */
+function isOfTheMachine(error: unknown): error is Error {
+  return error instanceof Error && "code" in error && MACHINE.has(String(error.code));
 }
 
 /** The commands with their options; a command's code is loaded when it runs. */

@@ -1,9 +1,9 @@
 import { existsSync, readFileSync } from "node:fs";
-import { readdir } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { isAbsolute, join, resolve } from "node:path";
+import { dirname, isAbsolute, join, resolve } from "node:path";
 import type { z } from "zod";
-import { CjmError } from "../errors/index.ts";
+import { CjmError, unwritable } from "../errors/index.ts";
 import {
   adapterManifestSchema,
   codeSectionSchema,
@@ -15,7 +15,7 @@ import {
 } from "../protocol/index.ts";
 import { compact } from "../util/compact.ts";
 import { isRecord } from "../util/record.ts";
-import { writeFileAtomic } from "./atomic-file.ts";
+import { replaceFile } from "../util/replace-file.ts";
 import { problemsError, problemsOf, type FileProblem } from "./file-problem.ts";
 import type { ResolvedConfig } from "./load.ts";
 import { hostPackage } from "./package-root.ts";
@@ -211,13 +211,20 @@ export async function writeManifest(path: string, manifest: ManifestInput): Prom
     drift_tracking,
     overrides,
   };
-  await writeFileAtomic(path, `${JSON.stringify(ordered, null, 2)}\n`);
+  await writeManifestFile(path, ordered);
 }
 
 /** Writes the manifest of a task adapter by rename. */
 export async function writeAdapterManifest(path: string, manifest: AdapterManifest): Promise<void> {
   const checked = parseWith(adapterManifestSchema, manifest, { path, text: "" });
-  await writeFileAtomic(path, `${JSON.stringify(checked, null, 2)}\n`);
+  await writeManifestFile(path, checked);
+}
+
+async function writeManifestFile(path: string, manifest: unknown): Promise<void> {
+  await mkdir(dirname(path), { recursive: true }).catch((error: unknown) => {
+    throw unwritable(path, error);
+  });
+  await replaceFile(path, `${JSON.stringify(manifest, null, 2)}\n`, 0o644);
 }
 
 /**

@@ -2,7 +2,7 @@ import { lstatSync, readdirSync, readFileSync, statSync, type Dirent } from "nod
 import { mkdir, open, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { writeFileAtomic } from "../config/index.ts";
+import { replaceFile } from "../util/replace-file.ts";
 import { randomHex } from "../util/ids.ts";
 
 const COMPLETE = "complete";
@@ -43,7 +43,7 @@ export async function newFolder(home: string, key: string): Promise<string> {
 /** Marks an environment complete, with the list of its files. */
 export async function markComplete(folder: string, key: string): Promise<void> {
   const content = JSON.stringify({ key, files: filesOf(folder) });
-  await writeFileAtomic(join(folder, COMPLETE), content);
+  await replaceFile(join(folder, COMPLETE), content, 0o644);
 }
 
 /** False for an environment that was never finished, is of another key, or has lost a file. */

@@ -1,25 +1,36 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import Database from "better-sqlite3";
-import { CjmError } from "../errors/index.ts";
+import BetterSqlite3 from "better-sqlite3";
+import { CjmError, unwritable } from "../errors/index.ts";
+import { isBusy } from "../store/sqlite-fault.ts";
 
 /**
  * Holds the right to change the environments of a data directory; the kernel frees it at death.
  *
  * Own it with `using`.
  *
- * @throws {CjmError} `DATA_DIR_LOCKED` while another process installs there.
+ * @throws {CjmError} `DATA_DIR_LOCKED` while another process installs there; `STORE_REJECTED` naming a
+ *   directory that cannot be written.
  */
 export function lockInstallation(dataDir: string): Disposable {
-  mkdirSync(dataDir, { recursive: true });
-  const database = new Database(join(dataDir, "install.lock"), { timeout: 0 });
+  const database = openLockFile(dataDir);
   try {
     database.exec("BEGIN EXCLUSIVE");
   } catch (error) {
     database.close();
+    if (!isBusy(error)) throw unwritable(dataDir, error);
     throw new CjmError("DATA_DIR_LOCKED", `Another installation into ${dataDir} is running`, {
       cause: error,
     });
   }
   return { [Symbol.dispose]: () => void database.close() };
+}
+
+function openLockFile(dataDir: string): BetterSqlite3.Database {
+  try {
+    mkdirSync(dataDir, { recursive: true });
+    return new BetterSqlite3(join(dataDir, "install.lock"), { timeout: 0 });
+  } catch (error) {
+    throw unwritable(dataDir, error);
+  }
 }

@@ -1,9 +1,9 @@
-import { chmod, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { currentPlatform, type ResolvedConfig } from "../config/index.ts";
 import { CjmError } from "../errors/index.ts";
 import { sha256 } from "../util/canonical-json.ts";
-import { randomHex } from "../util/ids.ts";
+import { replaceFile } from "../util/replace-file.ts";
 import { download } from "./download.ts";
 import { condaProgram } from "./kinds/conda.ts";
 
@@ -98,12 +98,5 @@ function runtimeBinary(config: ResolvedConfig): string {
 
 async function writeExecutable(path: string, content: Buffer): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
-  const temporary = `${path}.${randomHex(4)}.tmp`;
-  try {
-    await writeFile(temporary, content);
-    await chmod(temporary, 0o755);
-    await rename(temporary, path);
-  } finally {
-    await rm(temporary, { force: true });
-  }
+  await replaceFile(path, content, 0o755);
 }

@@ -3,8 +3,8 @@ import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import BetterSqlite3, { type Database } from "better-sqlite3";
 import { z } from "zod";
-import { CjmError } from "../errors/index.ts";
-import { replaceFile } from "./draft-file.ts";
+import { CjmError, unwritable } from "../errors/index.ts";
+import { replaceFile } from "../util/replace-file.ts";
 import { isBusy, nameDamage } from "./sqlite-fault.ts";
 
 const LOCK_FILE = "host.lock";
@@ -67,16 +67,6 @@ async function openLockFile(dataDir: string): Promise<Database> {
   } catch (error) {
     throw unwritable(dataDir, error);
   }
-}
-
-/** A full or read-only disk does not say where it is. */
-function unwritable(dataDir: string, error: unknown): CjmError {
-  if (error instanceof CjmError) return error;
-  const reason = error instanceof Error ? error.message : String(error);
-  return new CjmError("STORE_REJECTED", `${dataDir} cannot be written: ${reason}`, {
-    cause: error,
-    details: { dataDir },
-  });
 }
 
 /** The live host of a data directory, or undefined where there is none. Changes nothing. */

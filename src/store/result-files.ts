@@ -3,7 +3,7 @@ import { mkdir, open, readFile, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { CjmError } from "../errors/index.ts";
 import { sha256 } from "../util/canonical-json.ts";
-import { replaceFile } from "./draft-file.ts";
+import { replaceFile } from "../util/replace-file.ts";
 import type { StoredValue } from "./records.ts";
 
 /** Longest JSON text that is kept in its row, in UTF-8 bytes. */

@@ -3,7 +3,7 @@ import { chmod, mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { CjmError } from "../errors/index.ts";
-import { replaceFile } from "./draft-file.ts";
+import { replaceFile } from "../util/replace-file.ts";
 
 /** A shorter value cannot be redacted: it would occur in ordinary text. */
 const MIN_VALUE_LENGTH = 8;

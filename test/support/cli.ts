@@ -17,6 +17,8 @@ export interface CliOptions {
   readonly dataDir: string;
   readonly cwd?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** What it reads from its standard input. */
+  readonly input?: string;
 }
 
 /** Starts the built `cjm-ctl` in the repository, or in `cwd`, with a data directory of its own. */
@@ -27,7 +29,7 @@ export function startCli(args: readonly string[], options: CliOptions) {
     env: { ...process.env, CJM_DATA_DIR: options.dataDir, CI: "1", NO_COLOR: "1", ...options.env },
     extendEnv: false,
     reject: false,
-    stdin: "ignore",
+    ...(options.input === undefined ? { stdin: "ignore" } : { input: options.input }),
   });
 }
 

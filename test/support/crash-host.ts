@@ -2,10 +2,11 @@
  * A host that can be killed at a chosen commit: the reference work on a real store, with workers that
  * write down what they run.
  *
- *     node test/support/crash-host.ts <data folder> <oracle file> [before|after|full|past|future <unit>]
+ *     node test/support/crash-host.ts <data folder> <oracle file> [before|after|full|read-only|past|future <unit>]
  *
- * `before` and `after` kill it there, `full` fills its disk until a commit has failed, `past` and
- * `future` move its wall clock by more than a year.
+ * `before` and `after` kill it there, `full` fills its disk until a commit has failed, `read-only` makes
+ * its disk read-only by an error and kills it when a commit has failed, `past` and `future` move its wall
+ * clock by more than a year.
  *
  * It resumes what the folder holds, submits what it lacks, and prints how everything ended.
  */
@@ -48,6 +49,9 @@ function moveClock(byMs: number): void {
 const FAULTS: Readonly<Record<string, () => void>> = {
   before: () => process.kill(process.pid, "SIGKILL"),
   full: fillDisk,
+  "read-only": () => {
+    writeFileSync(process.env["CJM_DISK_TRIGGER"] ?? "", "1");
+  },
   past: () => {
     moveClock(-YEAR_MS);
   },
@@ -60,7 +64,9 @@ const FAULTS: Readonly<Record<string, () => void>> = {
 function killing(store: StorePort): StorePort {
   let count = 0;
   store.onAvailability((isAvailable) => {
-    if (!isAvailable) rmSync(FILLER, { force: true });
+    if (isAvailable) return;
+    if (when === "read-only") process.kill(process.pid, "SIGKILL");
+    rmSync(FILLER, { force: true });
   });
   return wrapStore(store, {
     stage: async (writes) => {

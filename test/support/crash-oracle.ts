@@ -10,7 +10,10 @@ import { newDataDir } from "./queue-host.ts";
 const PROGRAM = fileURLToPath(new URL("crash-host.ts", import.meta.url));
 
 export type Kill =
-  | { readonly when: "before" | "after" | "full" | "past" | "future"; readonly unit: number }
+  | {
+      readonly when: "before" | "after" | "full" | "read-only" | "past" | "future";
+      readonly unit: number;
+    }
   | { readonly afterMs: number };
 
 export interface HostRun {
@@ -19,11 +22,21 @@ export interface HostRun {
   readonly printed: unknown;
 }
 
+/** Where a host's data lie, if that matters. */
+export interface CrashDisk {
+  readonly path: string;
+  /** File that makes the disk read-only when it is written to. */
+  readonly trigger?: string;
+  /** Called between two lives. */
+  repair?(): void;
+}
+
 /** One life of the reference host on this folder. */
-export async function runHost(dataDir: string, kill?: Kill): Promise<HostRun> {
+export async function runHost(dataDir: string, kill?: Kill, trigger = ""): Promise<HostRun> {
   const at = kill !== undefined && "when" in kill ? [kill.when, String(kill.unit)] : [];
   const child = spawn(process.execPath, [PROGRAM, dataDir, oracleOf(dataDir), ...at], {
     stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, CJM_DISK_TRIGGER: trigger },
   });
   const output = Promise.all([text(child.stdout), text(child.stderr), once(child, "exit")]);
   const timer =
@@ -79,10 +92,10 @@ export function terminalJobs(rows: readonly JournalEvent[]): string[] {
 export async function crashAndResume(
   kills: readonly Kill[],
   expected: unknown,
-  parent?: string,
+  disk?: CrashDisk,
 ): Promise<{ readonly problems: readonly string[]; readonly wasKilled: boolean }> {
   const dataDir =
-    parent === undefined ? await newDataDir() : await mkdtemp(join(parent, "cjm-crash-"));
+    disk === undefined ? await newDataDir() : await mkdtemp(join(disk.path, "cjm-crash-"));
   try {
     const problems: string[] = [];
     let wasKilled = false;
@@ -90,7 +103,8 @@ export async function crashAndResume(
     for (const kill of [...kills, undefined]) {
       const over = new Set(terminalJobs(await journalOf(dataDir)));
       const linesBefore = (await oracleLines(dataDir)).length;
-      const run = await runHost(dataDir, kill);
+      const run = await runHost(dataDir, kill, disk?.trigger);
+      disk?.repair?.();
       wasKilled ||= run.signal === "SIGKILL";
       printed = run.printed;
       const again = (await oracleLines(dataDir))

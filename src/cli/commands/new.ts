@@ -1,9 +1,10 @@
-import { existsSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { existsSync, realpathSync } from "node:fs";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { parseDocument, YAMLSeq } from "yaml";
-import { CjmError } from "../../errors/index.ts";
+import { CjmError, unwritable } from "../../errors/index.ts";
 import { NAME_PATTERN } from "../../util/ids.ts";
+import { replaceFile } from "../../util/replace-file.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
 import { pythonClass, pythonModule, pythonTemplate } from "../templates/python.ts";
@@ -17,10 +18,10 @@ export interface NewOptions extends GlobalOptions {
 
 /**
  * Writes a working capability with a test into a folder of its name, and its entry into
- * capabilities.yaml.
+ * capabilities.yaml; both or neither.
  *
  * @throws {CjmError} `FILE_INVALID` if the folder is there already or the file is not YAML;
- *   `CAPABILITY_INPUT` for a name that is none.
+ *   `CAPABILITY_INPUT` for a name that is none; `STORE_REJECTED` if they cannot be written.
  */
 export async function newCommand(name: string, options: NewOptions): Promise<number> {
   if (!NAME_PATTERN.test(name) || !/[A-Za-z0-9]/u.test(name)) {
@@ -37,13 +38,21 @@ export async function newCommand(name: string, options: NewOptions): Promise<num
     ? { name, path: name, env: "venv", entry: `${pythonModule(name)}:${pythonClass(name)}` }
     : { name, path: name, env: "npm" };
   const listed = await withEntry(capabilitiesConfig, entry);
-  await mkdir(folder, { recursive: true });
-  for (const [file, text] of Object.entries(files)) {
-    await writeFile(join(folder, file), text, { flag: "wx" });
+  try {
+    await mkdir(folder);
+    for (const [file, text] of Object.entries(files)) await writeFile(join(folder, file), text);
+    await replaceFile(realPath(capabilitiesConfig), listed, 0o644);
+  } catch (error) {
+    await rm(folder, { recursive: true, force: true }).catch(() => undefined);
+    throw unwritable(folder, error);
   }
-  await writeFile(capabilitiesConfig, listed);
   report(folder, { name, files: Object.keys(files), list: capabilitiesConfig }, options);
   return EXIT.ok;
+}
+
+/** Where the file is, not the link to it. */
+function realPath(path: string): string {
+  return existsSync(path) ? realpathSync(path) : path;
 }
 
 /** The file's text with one entry more; comments and order stay. */

@@ -1,5 +1,5 @@
-import { writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
+import { replaceFile } from "../../util/replace-file.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
 import type { ReportOutput } from "../json-output.ts";
@@ -22,7 +22,7 @@ export async function reportCommand(
   const name = model.name.replaceAll(/[^\w-]+/gu, "-").slice(0, 60);
   const path = resolve(options.out ?? `${name}-${model.id.slice(0, 8)}.html`);
   const page = renderReport(model);
-  await writeFile(path, page);
+  await replaceFile(path, page, 0o644);
   const { status, nodes, jobs } = model;
   const bytes = Buffer.byteLength(page);
   if (options.json === true) {

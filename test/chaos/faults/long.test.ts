@@ -7,15 +7,12 @@ import { newDataDir } from "../../support/queue-host.ts";
 import { CHAOS_SEED, report, timeOf } from "../support/long-form.ts";
 import { below, pick, randomFrom } from "../support/random.ts";
 import { damagedJournals } from "./damage.ts";
-import { canMount, SmallDisk } from "./small-disk.ts";
+import { DISK_FAULTS, diskFor } from "./disks.ts";
 
 const DAMAGES = Number(process.env["CJM_CHAOS_DAMAGES"] ?? 5_000);
 /** More than the reference work has units; one beyond them is no fault. */
 const UNITS = 130;
-const FAULTS = [
-  ...(["before", "after", "past", "future"] as const),
-  ...(canMount() ? (["full"] as const) : []),
-];
+const FAULTS = [...(["before", "after", "past", "future"] as const), ...DISK_FAULTS];
 
 describe(`faults, seed ${CHAOS_SEED}`, () => {
   test("at any commit, one after another, lose and repeat nothing", async () => {
@@ -32,8 +29,8 @@ describe(`faults, seed ${CHAOS_SEED}`, () => {
         faults[when] = (faults[when] ?? 0) + 1;
         return { when, unit: 1 + below(random, UNITS) };
       });
-      using disk = plan.some(({ when }) => when === "full") ? SmallDisk.mount(16) : undefined;
-      const { problems } = await crashAndResume(plan, expected, disk?.path);
+      using disk = diskFor(plan.map(({ when }) => when));
+      const { problems } = await crashAndResume(plan, expected, disk);
       wrong.push(...problems.map((problem) => `${JSON.stringify(plan)}: ${problem}`));
     }
     report("faults", faults);

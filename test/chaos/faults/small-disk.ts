@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmdirSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmdirSync, statfsSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -17,6 +17,12 @@ export class SmallDisk implements Disposable {
     const path = mkdtempSync(join(tmpdir(), "cjm-disk-"));
     mount("-t", "tmpfs", "-o", `size=${megabytes}m,mode=0700`, "none", path);
     return new SmallDisk(path);
+  }
+
+  /** Leaves no room for another byte. */
+  fill(): void {
+    const { bavail, bsize } = statfsSync(this.path);
+    writeFileSync(join(this.path, "filler"), Buffer.alloc(bavail * bsize));
   }
 
   /** The same disk at another path, where nothing can be written. */

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { rm } from "node:fs/promises";
 import { crashAndResume, runHost } from "../../support/crash-oracle.ts";
+import { DISK_FAULTS, diskFor } from "../../chaos/faults/disks.ts";
 import { newDataDir } from "../../support/queue-host.ts";
 
 const isLongForm = process.env["CJM_CRASH_ALL"] === "1";
@@ -17,7 +18,7 @@ async function reference(): Promise<unknown> {
   }
 }
 
-describe("a host that is killed at a commit", () => {
+describe("a host that meets a fault at a commit", () => {
   test(
     "ends as if it had not been, with nothing run again that was over",
     { timeout: isLongForm ? 3_600_000 : 120_000 },
@@ -31,23 +32,24 @@ describe("a host that is killed at a commit", () => {
         ? Array.from({ length: MORE_THAN_THERE_ARE }, (_, n) => n + 1)
         : SAMPLED;
       const wrong: string[] = [];
-      let kills = 0;
+      const ends: Record<string, number> = {};
       for (const unit of units) {
         const whens = isLongForm
-          ? (["before", "after"] as const)
+          ? (["before", "after", ...DISK_FAULTS] as const)
           : ([unit % 2 === 0 ? "before" : "after"] as const);
         let wasKilled = false;
         for (const when of whens) {
-          const crash = await crashAndResume([{ when, unit }], expected);
+          using disk = diskFor([when]);
+          const crash = await crashAndResume([{ when, unit }], expected, disk);
           wasKilled ||= crash.wasKilled;
-          kills += crash.wasKilled ? 1 : 0;
+          if (crash.wasKilled || when === "full") ends[when] = (ends[when] ?? 0) + 1;
           wrong.push(...crash.problems.map((problem) => `${when} unit ${unit}: ${problem}`));
         }
         if (isLongForm && !wasKilled) break;
       }
-      console.log(`killed at ${kills} commits`);
+      console.log(`faults at commits: ${JSON.stringify(ends)}`);
       expect(wrong).toEqual([]);
-      expect(kills).toBeGreaterThan(SAMPLED.length / 2);
+      expect((ends["before"] ?? 0) + (ends["after"] ?? 0)).toBeGreaterThan(SAMPLED.length / 2);
     },
   );
 

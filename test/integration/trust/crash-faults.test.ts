@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { acquireHostLock, openJournalDatabase, ResultFiles } from "../../../src/store/index.ts";
 import { damagedJournals } from "../../chaos/faults/damage.ts";
+import { canMountFragile, FragileDisk } from "../../chaos/faults/fragile-disk.ts";
 import { canMount, SmallDisk } from "../../chaos/faults/small-disk.ts";
 import { crashAndResume, runHost } from "../../support/crash-oracle.ts";
 import { newDataDir, openQueue } from "../../support/queue-host.ts";
@@ -41,7 +42,7 @@ describe("a host whose wall clock jumps", () => {
 describe.skipIf(!isRoot)("a host whose disk is full", () => {
   test.each([40])("at unit %i loses and repeats nothing", async (unit) => {
     using disk = SmallDisk.mount(8);
-    const crash = await crashAndResume([{ when: "full", unit }], expected, disk.path);
+    const crash = await crashAndResume([{ when: "full", unit }], expected, disk);
     expect(crash.problems).toEqual([]);
   });
 
@@ -68,6 +69,14 @@ describe.skipIf(!isRoot)("a host whose disk is full", () => {
       code: "STORE_REJECTED",
       message: expect.stringContaining(disk.path) as unknown,
     });
+  });
+});
+
+describe.skipIf(!canMountFragile())("a host whose disk dies", () => {
+  test.each([25])("at unit %i and is repaired loses and repeats nothing", async (unit) => {
+    using disk = FragileDisk.mount();
+    const crash = await crashAndResume([{ when: "read-only", unit }], expected, disk);
+    expect(crash).toEqual({ problems: [], wasKilled: true });
   });
 });
 
