@@ -1,17 +1,28 @@
 /**
  * What isolation costs: jails against plain processes, in interleaved pairs, so that a busy machine
- * slows both alike. Run with `node -C @cjm/source bench/sandbox.ts [pairs]`, with bubblewrap or
- * nsjail on PATH; `workers/sandbox/node_modules/cjm-substrate` has to be a link to this package, as
- * `cjm-ctl install-all` makes it.
+ * slows both alike. Run with `node -C @cjm/source bench/sandbox.ts [pairs]` after `npm run build`, with
+ * bubblewrap or nsjail on PATH. It measures the built worker, as users run it: starting a process takes the
+ * longer, the more memory the starter has, and the sources are compiled in memory.
  */
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { promisify } from "node:util";
 import type { Limits } from "../workers/sandbox/policy.ts";
-import { runProgram } from "../workers/sandbox/run-program.ts";
-import { openSite } from "../workers/sandbox/run-site.ts";
-import { Workbench } from "../workers/sandbox/workbench.ts";
+import type * as runProgramModule from "../workers/sandbox/run-program.ts";
+import type * as runSiteModule from "../workers/sandbox/run-site.ts";
+import type * as workbenchModule from "../workers/sandbox/workbench.ts";
+
+/** A module of the built worker. */
+async function built<Module>(name: string): Promise<Module> {
+  return (await import(
+    new URL(`../dist/workers/sandbox/${name}.js`, import.meta.url).href
+  )) as Module;
+}
+
+const { runProgram } = await built<typeof runProgramModule>("run-program");
+const { openSite } = await built<typeof runSiteModule>("run-site");
+const { Workbench } = await built<typeof workbenchModule>("workbench");
 
 const run = promisify(execFile);
 const pairs = Number(process.argv[2] ?? 100);
@@ -73,7 +84,10 @@ await using cold = await Workbench.open({ ...OPTIONS, keepReadyMs: 0 });
 /** Sets up the next jail when a run has ended; as the worker does unless it is told otherwise. */
 await using ready = await Workbench.open(OPTIONS);
 
-const openJail = async (workbench: Workbench, isolation: "nsjail" | "bubblewrap") => {
+const openJail = async (
+  workbench: workbenchModule.Workbench,
+  isolation: "nsjail" | "bubblewrap",
+) => {
   const place = { language: "command", isolation, input_dirs: {}, env: {}, limits: {} } as const;
   const site = await openSite(workbench, place, signal);
   const run = (argv: readonly string[], limits: Partial<Limits> = {}) =>
@@ -130,22 +144,46 @@ const runBackToBack = async (name: string, jail: OpenJail): Promise<void> => {
   console.log(`${row(`back to back, ${name}`, times)}   ${rate.toFixed(0)} jails/s`);
 };
 
-const runFourAtATime = async (name: string, jail: OpenJail): Promise<void> => {
+const LANES = 8;
+const ROUNDS = 7;
+
+/** Jails per second of a machine that does nothing else, and what of it is this process's work. */
+const saturate = async (jail: OpenJail): Promise<{ rate: number; own: number; below: number }> => {
   const start = performance.now();
   const before = cpuMs();
-  const rounds = Math.ceil(pairs / 4);
-  for (let round = 0; round < rounds; round += 1) {
-    await Promise.all([1, 2, 3, 4].map(() => jail.run(["true"])));
-  }
+  let left = pairs;
+  const lane = async (): Promise<void> => {
+    for (; left > 0;) {
+      left -= 1;
+      await jail.run(["true"]);
+    }
+  };
+  await Promise.all(Array.from({ length: LANES }, lane));
   const seconds = (performance.now() - start) / 1_000;
-  const count = rounds * 4;
   const [own = 0, below = 0] = cpuMs().map(
-    (value, index) => (value - (before[index] ?? 0)) / count,
+    (value, index) => (value - (before[index] ?? 0)) / pairs,
   );
-  console.log(
-    `four at a time, ${name}: ${(count / seconds).toFixed(0)} jails/s; CPU of a jail: ` +
-      `supervisor ${own.toFixed(1)} ms, processes it waited for ${below.toFixed(1)} ms`,
-  );
+  return { rate: pairs / seconds, own, below };
+};
+
+const runMany = async (jails: Readonly<Record<string, OpenJail>>): Promise<void> => {
+  const seen: Record<string, Awaited<ReturnType<typeof saturate>>[]> = {};
+  for (let round = 0; round < ROUNDS; round += 1) {
+    for (const [name, jail] of Object.entries(jails)) {
+      (seen[name] ??= []).push(await saturate(jail));
+    }
+  }
+  for (const [name, all] of Object.entries(seen)) {
+    const of = (pick: (one: (typeof all)[number]) => number): number[] => all.map(pick);
+    const rates = of(({ rate }) => rate);
+    const mid = (pick: (one: (typeof all)[number]) => number): string =>
+      percentile(of(pick), 0.5).toFixed(1);
+    console.log(
+      `${LANES} at a time, ${name}: ${mid(({ rate }) => rate)} jails/s ` +
+        `[${Math.min(...rates).toFixed(0)}..${Math.max(...rates).toFixed(0)}], ${ROUNDS} rounds; CPU of a jail: ` +
+        `supervisor ${mid(({ own }) => own)} ms, processes it waited for ${mid(({ below }) => below)} ms`,
+    );
+  }
 };
 
 const overshootWall = async (jail: OpenJail): Promise<void> => {
@@ -171,7 +209,6 @@ for (const { name, usable } of cold.probes) {
   await comparePairs(fromCold, fromReady);
   await runBackToBack("cold starts", fromCold);
   await runBackToBack("one kept ready", fromReady);
-  await runFourAtATime("cold starts", fromCold);
-  await runFourAtATime("one kept ready", fromReady);
+  await runMany({ "cold starts": fromCold, "one kept ready": fromReady });
   await overshootWall(fromCold);
 }

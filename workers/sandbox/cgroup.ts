@@ -7,9 +7,8 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { rmdir } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { INIT_PROCESSES } from "./jail-init.ts";
 import type { Limits } from "./policy.ts";
 
@@ -27,13 +26,14 @@ type Controller = "memory" | "pids" | "cpuacct";
 export interface CgroupParent {
   readonly version: 1 | 2;
   readonly folders: Readonly<Partial<Record<Controller, string>>>;
-  /** The member list of a folder that this process is in; undefined when it is in none of them. */
-  readonly ownMembers?: string;
 }
 
 /** The parent for jails, or the reason why there is none. */
 export type CgroupSearch =
   { readonly parent: CgroupParent } | { readonly parent: null; readonly reason: string };
+
+/** Processes in a jail's cgroup that are ours: the init processes, and the backend's that waits for them. */
+const OWN_PROCESSES = INIT_PROCESSES + 1;
 
 const PREFIX = "cjm-jail-";
 const MB = 1_048_576;
@@ -74,10 +74,7 @@ function verified(parent: CgroupParent): CgroupSearch {
   try {
     const probe = JailCgroup.create(parent, `probe-${process.pid}`, PROBE_LIMITS);
     probe.remove();
-    const ownMembers = Object.values(parent.folders)
-      .map((folder) => join(folder, "cgroup.procs"))
-      .find((file) => readFileSync(file, "latin1").split("\n").includes(String(process.pid)));
-    return { parent: ownMembers === undefined ? parent : { ...parent, ownMembers } };
+    return { parent };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     return { parent: null, reason: `no cgroup can be made for a jail: ${reason}` };
@@ -85,26 +82,6 @@ function verified(parent: CgroupParent): CgroupSearch {
 }
 
 const PROBE_LIMITS: Pick<Limits, "memoryMb" | "pids"> = { memoryMb: 64, pids: 16 };
-
-/** Less than an RCU grace period, for which the lock stays quick after each use. */
-const WARM_EVERY_MS = 4;
-
-/**
- * Makes the move of a process into a cgroup quick that follows when `until` has resolved.
- *
- * The kernel takes one lock for all moves, and the first taker after a pause waits for an RCU grace
- * period, about 10 ms. Moving this process to where it already is takes that wait while the jail is
- * still being set up, and on another thread. Without it only time is lost, so a refusal is no error.
- */
-export async function keepMoveLockWarm(
-  { ownMembers }: CgroupParent,
-  until: Promise<unknown>,
-): Promise<void> {
-  if (ownMembers === undefined) return;
-  const isOver = until.then(() => true);
-  do await writeFile(ownMembers, String(process.pid)).catch(() => {});
-  while (!(await Promise.race([isOver, delay(WARM_EVERY_MS, false)])));
-}
 
 /** Removes cgroups that an earlier worker left; those with processes stay. */
 export function sweepCgroups(parent: CgroupParent, olderThanMs: number): void {
@@ -118,6 +95,10 @@ export function sweepCgroups(parent: CgroupParent, olderThanMs: number): void {
     }
   }
 }
+
+/** Moves itself into each list before `--` and becomes the command after it. */
+const JOIN_SCRIPT =
+  'while [ "$1" != -- ]; do echo 0 > "$1" || exit 1; shift; done; shift; exec "$@"';
 
 /** The cgroup of one jail. Remove it when the jail's processes are gone. */
 export class JailCgroup {
@@ -147,8 +128,15 @@ export class JailCgroup {
   }
 
   /** Moves a process in; what it starts afterwards is born there. */
-  add(pid: number): void {
-    for (const folder of this.#folders()) writeFileSync(join(folder, "cgroup.procs"), String(pid));
+  /**
+   * The command that runs `command` in it. A process that moves itself by itself, and not its thread
+   * group, needs no lock that all moves share, whose first taker waits an RCU grace period, 10 ms.
+   * Version 2 knows only the slow way.
+   */
+  command(command: readonly string[]): readonly string[] {
+    const list = this.#parent.version === 1 ? "tasks" : "cgroup.procs";
+    const lists = this.#folders().map((folder) => join(folder, list));
+    return ["/bin/sh", "-c", JOIN_SCRIPT, "join", ...lists, "--", ...command];
   }
 
   /** Processes in it now. */
@@ -164,7 +152,7 @@ export class JailCgroup {
     const pids = this.#number("pids", "pids.max");
     return {
       ...(memory !== undefined && { memoryMb: memory / MB }),
-      ...(pids !== undefined && { pids: pids - INIT_PROCESSES }),
+      ...(pids !== undefined && { pids: pids - OWN_PROCESSES }),
     };
   }
 
@@ -186,6 +174,19 @@ export class JailCgroup {
       peakBytes: this.#number("memory", "memory.max_usage_in_bytes"),
       cpuMs: cpuNanos === undefined ? undefined : cpuNanos / 1e6,
     };
+  }
+
+  /** As {@link remove}, without holding the event loop for the kernel's locks. */
+  async removeSoon(): Promise<boolean> {
+    const areGone = await Promise.all(
+      this.#folders().map((folder) =>
+        rmdir(folder).then(
+          () => true,
+          () => !existsSync(folder),
+        ),
+      ),
+    );
+    return areGone.every(Boolean);
   }
 
   /** True once every folder is gone; false while a dying process still holds one. */
@@ -210,7 +211,7 @@ export class JailCgroup {
       this.#write("memory", "memory.limit_in_bytes", bytes);
       this.#writeIfThere("memory", "memory.memsw.limit_in_bytes", bytes);
     }
-    this.#write("pids", "pids.max", String(pids + INIT_PROCESSES));
+    this.#write("pids", "pids.max", String(pids + OWN_PROCESSES));
   }
 
   #path(controller: Controller, file: string): string | undefined {

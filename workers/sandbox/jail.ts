@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { CjmError } from "cjm-substrate/worker";
 import type { Backend } from "./backend.ts";
-import { JailCgroup, keepMoveLockWarm, type CgroupParent } from "./cgroup.ts";
+import { JailCgroup, type CgroupParent } from "./cgroup.ts";
 import { guestCommand } from "./jail-init.ts";
 import { OutputCapture, type CapturedOutput } from "./output-capture.ts";
 import { FD, WORK_FOLDER, type JailPolicy } from "./policy.ts";
@@ -82,7 +82,7 @@ export class Jail implements AsyncDisposable {
     this.#stderr = new OutputCapture(err.readFd);
     const streams = { stdin: stdin.readFd, stdout: out.writeFd, stderr: err.writeFd };
     try {
-      this.#child = spawnJail(engine, policy, streams);
+      this.#child = spawnJail(engine, policy, { streams, cgroup });
     } catch (error) {
       closeSync(stdin.writeFd);
       throw error;
@@ -234,16 +234,11 @@ export class Jail implements AsyncDisposable {
     const abort = AbortSignal.any([signal, AbortSignal.timeout(READY_TIMEOUT_MS)]);
     const onAbort = (): void => this.kill();
     abort.addEventListener("abort", onAbort);
-    const reported = this.#reports.line("ready");
-    const { cgroups } = this.#engine;
-    if (cgroups !== null) await keepMoveLockWarm(cgroups, reported);
-    const ready = await reported;
+    const ready = await this.#reports.line("ready");
     abort.removeEventListener("abort", onAbort);
     signal.throwIfAborted();
     if (ready === undefined) throw await this.#setupError(abort.aborted);
     this.initPid = this.#findInit();
-    // The init processes and the one that becomes the guest.
-    for (const pid of treeOf(this.initPid)) this.cgroup?.add(pid);
   }
 
   /** The process that ends what the guest leaves: the lowest one of the backend's own. */
@@ -256,7 +251,7 @@ export class Jail implements AsyncDisposable {
   /** The kernel lets go of a cgroup only after the last process in it has been reaped. */
   async #removeCgroup(): Promise<void> {
     for (let tries = 0; tries < MAX_REMOVE_TRIES; tries += 1) {
-      if (this.cgroup?.remove() !== false) break;
+      if ((await this.cgroup?.removeSoon()) !== false) break;
       await delay(2);
     }
   }

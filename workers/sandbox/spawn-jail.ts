@@ -1,6 +1,8 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { openSync } from "node:fs";
 import type { JailEngine } from "./jail.ts";
+import type { Launch } from "./backend.ts";
+import type { JailCgroup } from "./cgroup.ts";
 import { FD, type JailPolicy } from "./policy.ts";
 import { closeAll } from "./scratch.ts";
 
@@ -11,13 +13,15 @@ export interface JailStreams {
   readonly stderr: number;
 }
 
-/** Starts the backend's first process, with every descriptor of `FD` in its place. */
+/** Starts the backend's first process, in the cgroup, with every descriptor of `FD` in its place. */
 export function spawnJail(
   { backend, scratch, filterPath }: JailEngine,
   policy: JailPolicy,
-  { stdin, stdout, stderr }: JailStreams,
+  { streams, cgroup }: { readonly streams: JailStreams; readonly cgroup: JailCgroup | undefined },
 ): ChildProcess {
   const launch = backend.launch(policy);
+  const [file = "", ...words] = commandOf(launch, cgroup);
+  const { stdin, stdout, stderr } = streams;
   const opened: number[] = [];
   const keep = (fd: number): number => {
     opened.push(fd);
@@ -41,7 +45,7 @@ export function spawnJail(
       stdio[FD.seccomp] = keep(openSync(filterPath, "r"));
     }
     if (policy.hasChannel === true) stdio[FD.channel] = "pipe";
-    return spawn(launch.file, launch.args, {
+    return spawn(file, words, {
       // Node leaves holes out and would move the rest down.
       stdio: Array.from(stdio, (entry) => entry ?? "ignore"),
       cwd: launch.cwd ?? "/",
@@ -52,4 +56,9 @@ export function spawnJail(
   } finally {
     closeAll(opened);
   }
+}
+
+function commandOf({ file, args }: Launch, cgroup: JailCgroup | undefined): readonly string[] {
+  const command = [file, ...args];
+  return cgroup?.command(command) ?? command;
 }
