@@ -168,6 +168,8 @@ class RunningWorker {
       }),
     ];
     this.exited = child.exited.then(async ({ code, signal }) => {
+      // Before the pipes are read to their end: whoever is left may hold them.
+      await this.#emptyCage();
       await Promise.all([...pumps, control].map((stream) => stream.drain()));
       control.close();
       const oomKills = child.cgroup?.oomKills() ?? 0;
@@ -235,21 +237,22 @@ class RunningWorker {
     return processTree(this.child.pid).flatMap((pid) => identify(pid) ?? []);
   }
 
-  /**
-   * A PID namespace is emptied by the kernel; elsewhere whoever got away is looked for: by descent,
-   * which a cleared environment does not hide, and by the session's mark, which a parent that ended
-   * does not.
-   */
+  /** Ends who is known by descent, which a cleared environment does not hide, and waits for the rest. */
   async #swept(tree: readonly ProcessIdentity[]): Promise<WorkerExit> {
-    const { cgroup } = this.child;
-    await cgroup?.kill();
-    if (this.spec.cage !== "pidns") {
-      for (const member of tree) killExactly(member);
-      await endSessionProcesses((sessionId) => sessionId === this.spec.sessionId);
-    }
+    for (const member of tree) killExactly(member);
     const exit = await this.exited;
-    await cgroup?.remove();
+    await this.child.cgroup?.remove();
     return exit;
+  }
+
+  /**
+   * Ends what the worker's first process left. A PID namespace is emptied by the kernel; elsewhere
+   * whoever got away is looked for by the session's mark, which the end of a parent does not hide.
+   */
+  async #emptyCage(): Promise<void> {
+    if (this.spec.cage === "pidns") return;
+    await this.child.cgroup?.kill();
+    await endSessionProcesses((sessionId) => sessionId === this.spec.sessionId);
   }
 
   #keepTail({ bytes }: LineBlock): void {

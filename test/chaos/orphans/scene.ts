@@ -151,7 +151,7 @@ async function killWorker(
   counted(tally, "worker", cage);
   const since = performance.now();
   await nest.ended(tree);
-  lived(tally, "worker", performance.now() - since);
+  lived(tally, `worker, ${cage}`, performance.now() - since);
   await host.until("ready", times + 1);
 }
 

@@ -101,3 +101,15 @@ describe.each(cages)("a worker in the cage %s", (cage) => {
     });
   });
 });
+
+describe.each(cages.filter((cage) => cage !== "pidns"))("the kernel does not empty %s", (cage) => {
+  test("so whoever a dead worker left is ended before its end is told", async () => {
+    await using bench = await Workbench.create();
+    await using connection = await bench.start("stubborn", "ignore-sigterm", cage);
+    const everyone = population(connection.worker.pid);
+    expect(everyone.length).toBeGreaterThanOrEqual(2);
+    process.kill(connection.worker.pid, "SIGKILL");
+    expect(await connection.worker.exited).toMatchObject({ signal: "SIGKILL" });
+    expect(everyone.filter(isAlive)).toEqual([]);
+  });
+});
