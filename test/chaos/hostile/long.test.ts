@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { Workbench } from "../../integration/process/support.ts";
-import { CHAOS_SEED, quantile, report } from "../support/long-form.ts";
+import { CHAOS_SEED, isMachineOurs, quantile, report } from "../support/long-form.ts";
 import { type LoopHold, loopHold } from "../support/loop-hold.ts";
 import { pick, randomFrom } from "../support/random.ts";
 import { ENDING_CASES } from "./hostile-worker.ts";
@@ -106,7 +106,11 @@ describe(`hostile bytes, seed ${CHAOS_SEED}`, () => {
     );
     report("hostile floods, CPU ms in one turn, median", held);
     report("hostile floods, ms in one turn, longest", longest);
-    expect(Object.entries(held).filter(([, ms]) => ms > HELD_MS)).toEqual([]);
+    const tooLong = (ms: Record<string, number>): unknown =>
+      Object.entries(ms).filter(([, each]) => each > HELD_MS);
+    expect(tooLong(held)).toEqual([]);
+    // On the wall there is what others took, too.
+    if (isMachineOurs()) expect(tooLong(longest)).toEqual([]);
     await connection.kill();
   });
 });
