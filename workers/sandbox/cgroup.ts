@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import {
   existsSync,
   mkdirSync,
@@ -69,11 +70,16 @@ function versionOneParent(own: ReadonlyMap<string, string>): CgroupParent {
   return { version: 1, folders };
 }
 
-/** Makes and removes one, which is the only proof that it can be done. */
+/** Makes one, joins and removes it, which is the only proof that it can be done. */
 function verified(parent: CgroupParent): CgroupSearch {
   try {
     const probe = JailCgroup.create(parent, `probe-${process.pid}`, PROBE_LIMITS);
-    probe.remove();
+    try {
+      const [file = "", ...args] = probe.command(["true"]);
+      execFileSync(file, args, { stdio: "pipe" });
+    } finally {
+      probe.remove();
+    }
     return { parent };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);

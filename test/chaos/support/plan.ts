@@ -1,7 +1,7 @@
 /** What a long run does, in parts that come one after another. */
 export const PLAN = {
   load: { share: 0.4, does: "mixed jobs on eight lanes" },
-  orphans: { share: 0.25, does: "1,000 kills, two hosts at a time" },
+  orphans: { share: 0.25, does: "1,000 kills, one host at a time" },
   faults: { share: 0.1, does: "faults at commits of the queue's reference work" },
   "install-all": { share: 0.06, does: "up to 50 killed installations" },
   "model-factory": { share: 0.1, does: "kills of the factory; installs its environments first" },
