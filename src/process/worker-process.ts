@@ -168,8 +168,9 @@ class RunningWorker {
       }),
     ];
     this.exited = child.exited.then(async ({ code, signal }) => {
-      // Before the pipes are read to their end: whoever is left may hold them.
-      await this.#emptyCage();
+      // Before the pipes are read to their end: whoever is left may hold them. Where the host itself
+      // is out of descriptors, they are found at the next host's start.
+      await this.#emptyCage().catch(() => undefined);
       await Promise.all([...pumps, control].map((stream) => stream.drain()));
       control.close();
       const oomKills = child.cgroup?.oomKills() ?? 0;
