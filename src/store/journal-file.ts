@@ -31,9 +31,14 @@ export async function openJournalFile(path: string): Promise<Database> {
     configureWriter(sqlite);
     if (checkSchema(sqlite, path) === "older") await migrate(sqlite);
     touchEveryTable(sqlite);
-    // SQLite opens a file it may not write for reading, and would tell at the first commit only. Last:
-    // a damaged file is not written to.
-    sqlite.exec("BEGIN IMMEDIATE; ROLLBACK");
+    // SQLite opens a file it may not write for reading, and would tell at the first commit only; not
+    // even at its beginning, where the files of an earlier writer are there. Last: a damaged file is
+    // not written to.
+    try {
+      sqlite.exec("BEGIN IMMEDIATE; PRAGMA user_version = 0");
+    } finally {
+      if (sqlite.inTransaction) sqlite.exec("ROLLBACK");
+    }
   });
 }
 

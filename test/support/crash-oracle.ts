@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { text } from "node:stream/consumers";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type JournalEvent, openJournalReader } from "../../src/store/index.ts";
@@ -32,9 +33,16 @@ export interface CrashDisk {
 }
 
 /** One life of the reference host on this folder. */
-export async function runHost(dataDir: string, kill?: Kill, trigger = ""): Promise<HostRun> {
+export async function runHost(
+  dataDir: string,
+  kill?: Kill,
+  {
+    oracle = oracleOf(dataDir),
+    trigger = "",
+  }: { oracle?: string; trigger?: string | undefined } = {},
+): Promise<HostRun> {
   const at = kill !== undefined && "when" in kill ? [kill.when, String(kill.unit)] : [];
-  const child = spawn(process.execPath, [PROGRAM, dataDir, oracleOf(dataDir), ...at], {
+  const child = spawn(process.execPath, [PROGRAM, dataDir, oracle, ...at], {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, CJM_DISK_TRIGGER: trigger },
   });
@@ -62,8 +70,11 @@ interface OracleLine {
 }
 
 /** What the workers wrote down, outside the product. */
-export async function oracleLines(dataDir: string): Promise<readonly OracleLine[]> {
-  const lines = await readFile(oracleOf(dataDir), "utf8").catch(() => "");
+export async function oracleLines(
+  dataDir: string,
+  oracle = oracleOf(dataDir),
+): Promise<readonly OracleLine[]> {
+  const lines = await readFile(oracle, "utf8").catch(() => "");
   return lines
     .split("\n")
     .filter((line) => line !== "")
@@ -96,18 +107,21 @@ export async function crashAndResume(
 ): Promise<{ readonly problems: readonly string[]; readonly wasKilled: boolean }> {
   const dataDir =
     disk === undefined ? await newDataDir() : await mkdtemp(join(disk.path, "cjm-crash-"));
+  // What it knows must not be lost with the disk.
+  const folder = await mkdtemp(join(tmpdir(), "cjm-oracle-"));
+  const oracle = join(folder, "oracle.jsonl");
   try {
     const problems: string[] = [];
     let wasKilled = false;
     let printed: unknown;
     for (const kill of [...kills, undefined]) {
       const over = new Set(terminalJobs(await journalOf(dataDir)));
-      const linesBefore = (await oracleLines(dataDir)).length;
-      const run = await runHost(dataDir, kill, disk?.trigger);
+      const linesBefore = (await oracleLines(dataDir, oracle)).length;
+      const run = await runHost(dataDir, kill, { oracle, trigger: disk?.trigger });
       disk?.repair?.();
       wasKilled ||= run.signal === "SIGKILL";
       printed = run.printed;
-      const again = (await oracleLines(dataDir))
+      const again = (await oracleLines(dataDir, oracle))
         .slice(linesBefore)
         .filter(({ job }) => over.has(job));
       problems.push(...again.map(({ node }) => `${node} was over and ran again`));
@@ -116,14 +130,14 @@ export async function crashAndResume(
       problems.push(`another end: ${JSON.stringify(printed)}`);
     }
     const terminal = terminalJobs(await journalOf(dataDir));
-    const jobs = new Set((await oracleLines(dataDir)).map(({ job }) => job));
+    const jobs = new Set((await oracleLines(dataDir, oracle)).map(({ job }) => job));
     if (new Set(terminal).size !== terminal.length) problems.push("a job has two terminal rows");
     for (const job of jobs) {
       if (!terminal.includes(job)) problems.push(`job ${job} ran and has no terminal row`);
     }
     return { problems, wasKilled };
   } finally {
-    await rm(dataDir, { recursive: true, force: true });
+    for (const path of [dataDir, folder]) await rm(path, { recursive: true, force: true });
   }
 }
 

@@ -19,8 +19,9 @@ const MEGABYTES = 32;
  */
 export class FragileDisk implements Disposable {
   readonly path: string;
-  readonly #image: string;
   readonly #folder: string;
+  #image: string;
+  #repairs = 0;
 
   private constructor(folder: string) {
     this.#folder = folder;
@@ -54,11 +55,18 @@ export class FragileDisk implements Disposable {
     writeFileSync(this.trigger, "1");
   }
 
-  /** What an administrator does: unmount, check, mount again. What was not on the disk is lost. */
+  /**
+   * What an administrator does: unmount, check, mount again. What was not on the disk is lost. It is a
+   * copy that is checked and mounted: others may have copied the dead one into their mount namespaces.
+   */
   repair(): void {
-    run("umount", this.path);
+    run("umount", "--lazy", this.path);
+    this.#repairs += 1;
+    const copy = join(this.#folder, `image-${this.#repairs}`);
+    run("cp", "--sparse=always", this.#image, copy);
+    this.#image = copy;
     // 1: errors were corrected.
-    run("e2fsck", "-p", "-f", this.#image);
+    run("e2fsck", "-p", "-f", copy);
     this.#mount();
   }
 

@@ -81,6 +81,10 @@ describe.skipIf(!canMountFragile())("when the disk dies and is repaired", () => 
       disk.die();
       const lost = store.stage(append("lost")).catch((error: unknown) => error);
       expect(await gone).toBe(false);
+      await expect(openJournalDatabase(path)).rejects.toMatchObject({
+        code: "STORE_REJECTED",
+        message: expect.stringContaining(path) as unknown,
+      });
       await store[Symbol.asyncDispose]();
       expect(await lost).toMatchObject({ code: "JOURNAL_UNAVAILABLE" });
     }
