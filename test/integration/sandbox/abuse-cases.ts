@@ -244,7 +244,8 @@ const time: AbuseCase[] = [
   {
     name: "orphans one after the other, which are reaped",
     input: {
-      code: "import os\nfor _ in range(60):\n  p = os.fork()\n  if p == 0:\n    if os.fork() == 0: os._exit(0)\n    os._exit(0)\n  os.waitpid(p, 0)\nprint('fine')",
+      // The dead count until they are reaped, so each is waited for.
+      code: "import os, time\nfor _ in range(60):\n  r, w = os.pipe()\n  p = os.fork()\n  if p == 0:\n    q = os.fork()\n    if q == 0: os._exit(0)\n    os.write(w, str(q).encode())\n    os._exit(0)\n  os.waitpid(p, 0)\n  q = int(os.read(r, 20))\n  os.close(r); os.close(w)\n  while os.path.exists(f'/proc/{q}'): time.sleep(0.001)\nprint('fine')",
       limits: { pids: 16, wall_ms: 8_000 },
     },
     status: "ok",
