@@ -2,7 +2,6 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import BetterSqlite3 from "better-sqlite3";
 import { CjmError, unwritable } from "../errors/index.ts";
-import { isBusy } from "../store/sqlite-fault.ts";
 
 /**
  * Holds the right to change the environments of a data directory; the kernel frees it at death.
@@ -18,12 +17,16 @@ export function lockInstallation(dataDir: string): Disposable {
     database.exec("BEGIN EXCLUSIVE");
   } catch (error) {
     database.close();
-    if (!isBusy(error)) throw unwritable(dataDir, error);
+    if (!isHeld(error)) throw unwritable(dataDir, error);
     throw new CjmError("DATA_DIR_LOCKED", `Another installation into ${dataDir} is running`, {
       cause: error,
     });
   }
   return { [Symbol.dispose]: () => void database.close() };
+}
+
+function isHeld(error: unknown): boolean {
+  return error instanceof BetterSqlite3.SqliteError && error.code.startsWith("SQLITE_BUSY");
 }
 
 function openLockFile(dataDir: string): BetterSqlite3.Database {

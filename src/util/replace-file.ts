@@ -1,6 +1,5 @@
 import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { unwritable } from "../errors/index.ts";
 import { randomHex } from "./ids.ts";
 
 /**
@@ -8,7 +7,7 @@ import { randomHex } from "./ids.ts";
  * disk, its name included, when this resolves. A write that fails leaves nothing: half a file would
  * keep the space that was missing.
  *
- * @throws {CjmError} `STORE_REJECTED` naming the file.
+ * @throws the system's error with its `code`, and a message that names the file.
  */
 export async function replaceFile(
   path: string,
@@ -27,6 +26,15 @@ export async function replaceFile(
     await folder.sync();
   } catch (error) {
     await rm(draft, { force: true }).catch(() => undefined);
-    throw unwritable(path, error);
+    throw named(path, error);
   }
+}
+
+/** A full disk does not say what was to be written. */
+function named(path: string, error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const { code } = error as NodeJS.ErrnoException;
+  return Object.assign(new Error(`${path} cannot be written: ${error.message}`, { cause: error }), {
+    code,
+  });
 }
