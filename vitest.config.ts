@@ -16,7 +16,6 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     exclude: ["test/gpu/**", "test/chaos/**", "test/ml/**", "**/node_modules/**"],
     testTimeout: 30_000,
-    expect: { poll: { timeout: 10_000 } },
     hookTimeout: 30_000,
     maxWorkers: 2,
     coverage: {

@@ -133,7 +133,6 @@ export class JailCgroup {
     }
   }
 
-  /** Moves a process in; what it starts afterwards is born there. */
   /**
    * The command that runs `command` in it. A process that moves itself by itself, and not its thread
    * group, needs no lock that all moves share, whose first taker waits an RCU grace period, 10 ms.

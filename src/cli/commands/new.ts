@@ -1,15 +1,15 @@
-import { existsSync, realpathSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { parseDocument, YAMLSeq } from "yaml";
 import { CjmError, unwritable } from "../../errors/index.ts";
 import { NAME_PATTERN } from "../../util/ids.ts";
-import { replaceFile } from "../../util/replace-file.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
 import { pythonClass, pythonModule, pythonTemplate } from "../templates/python.ts";
 import { typescriptTemplate } from "../templates/typescript.ts";
 import { color, print, printJson } from "../terminal.ts";
+import { writeUserFile } from "../user-file.ts";
 
 export interface NewOptions extends GlobalOptions {
   readonly lang: "ts" | "python";
@@ -38,10 +38,11 @@ export async function newCommand(name: string, options: NewOptions): Promise<num
     ? { name, path: name, env: "venv", entry: `${pythonModule(name)}:${pythonClass(name)}` }
     : { name, path: name, env: "npm" };
   const listed = await withEntry(capabilitiesConfig, entry);
+  // Before the clean-up is responsible: a folder that somebody else has just made is not ours to remove.
+  await makeFolder(folder);
   try {
-    await mkdir(folder);
     for (const [file, text] of Object.entries(files)) await writeFile(join(folder, file), text);
-    await replaceFile(realPath(capabilitiesConfig), listed, 0o644);
+    await writeUserFile(capabilitiesConfig, listed);
   } catch (error) {
     await rm(folder, { recursive: true, force: true }).catch(() => undefined);
     throw unwritable(folder, error);
@@ -50,9 +51,13 @@ export async function newCommand(name: string, options: NewOptions): Promise<num
   return EXIT.ok;
 }
 
-/** Where the file is, not the link to it. */
-function realPath(path: string): string {
-  return existsSync(path) ? realpathSync(path) : path;
+async function makeFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(dirname(folder), { recursive: true });
+    await mkdir(folder);
+  } catch (error) {
+    throw unwritable(folder, error);
+  }
 }
 
 /** The file's text with one entry more; comments and order stay. */

@@ -1,8 +1,8 @@
 import { resolve } from "node:path";
-import { replaceFile } from "../../util/replace-file.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
 import type { ReportOutput } from "../json-output.ts";
+import { writeUserFile } from "../user-file.ts";
 import { gatherReport } from "../report/gather.ts";
 import { renderReport } from "../report/page.ts";
 import { color, duration, harmless, print, printJson } from "../terminal.ts";
@@ -22,7 +22,7 @@ export async function reportCommand(
   const name = model.name.replaceAll(/[^\w-]+/gu, "-").slice(0, 60);
   const path = resolve(options.out ?? `${name}-${model.id.slice(0, 8)}.html`);
   const page = renderReport(model);
-  await replaceFile(path, page, 0o644);
+  await writeUserFile(path, page);
   const { status, nodes, jobs } = model;
   const bytes = Buffer.byteLength(page);
   if (options.json === true) {

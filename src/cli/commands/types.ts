@@ -2,11 +2,11 @@ import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { loadManifests, manifestSearchPaths } from "../../config/index.ts";
 import { CjmError } from "../../errors/index.ts";
-import { replaceFile } from "../../util/replace-file.ts";
 import { closest } from "../../util/suggest.ts";
 import { bindingTypes, type BoundInstance } from "../binding-types.ts";
 import { configOf, type GlobalOptions } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
+import { writeUserFile } from "../user-file.ts";
 import { color, print, printError } from "../terminal.ts";
 
 export interface TypesOptions extends GlobalOptions {
@@ -52,7 +52,7 @@ async function deliver(text: string, { out, check }: TypesOptions): Promise<numb
     printError(`${out} is stale; run: cjm-ctl types --out ${out}`);
     return EXIT.failed;
   }
-  if (!isCurrent) await replaceFile(path, text, 0o644);
+  if (!isCurrent) await writeUserFile(path, text);
   print(`${color.green(isCurrent ? "unchanged" : "written")}  ${out}`);
   return EXIT.ok;
 }

@@ -65,7 +65,6 @@ export class FragileDisk implements Disposable {
     const copy = join(this.#folder, `image-${this.#repairs}`);
     run("cp", "--sparse=always", this.#image, copy);
     this.#image = copy;
-    // 1: errors were corrected.
     run("e2fsck", "-p", "-f", copy);
     this.#mount();
   }
@@ -92,6 +91,7 @@ function triggerOf(path: string): string {
 function run(file: string, ...args: readonly string[]): void {
   const { status, stderr, error } = spawnSync(file, args, { encoding: "utf8" });
   if (error !== undefined) throw error;
+  // 1 of e2fsck: errors were corrected.
   if (status !== 0 && !(file === "e2fsck" && status === 1)) {
     throw new Error(`${file} ${args.join(" ")}: ${stderr}`);
   }
